@@ -1,1 +1,8 @@
-//! placeholder
+//! Tails one MongoDB change stream and delivers every event to any number of outputs.
+pub mod admin;
+pub mod checkpoint;
+pub mod config;
+pub mod lane;
+pub mod plugin;
+pub mod source;
+pub mod window;

@@ -1,0 +1,2 @@
+//! The change stream: open, resume, split, pushdown.
+pub mod config;

@@ -1,1 +1,4 @@
-//! placeholder
+//! Integration tests: the real daemon against a real mongod, one fault or feature per file.
+
+mod config_errors;
+mod harness;

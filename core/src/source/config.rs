@@ -148,8 +148,9 @@ fn read_start(entry: &Entry<'_>, section: &Section<'_>) -> Result<Start, ConfigE
     }
     let (seconds, start) = if let Ok(time) = OffsetDateTime::parse(&text, &Rfc3339) {
         let seconds = u32::try_from(time.unix_timestamp()).ok().filter(|seconds| *seconds > 0);
-        let seconds = seconds
-            .ok_or_else(|| entry.error(format!("\"{text}\" is not a time MongoDB can hold, write one after 1970")))?;
+        let seconds = seconds.ok_or_else(|| {
+            entry.error(format!("\"{text}\" is not a time MongoDB can hold, write one from 1970 to 2106"))
+        })?;
         (seconds, Start::Time { seconds })
     } else if let Some(seconds) = seconds_of_id(&text) {
         (seconds, Start::Event { id: text.clone() })

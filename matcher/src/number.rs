@@ -84,6 +84,31 @@ impl Number {
     }
 }
 
+/// Equal in value. NaN is equal to itself, as the server has it.
+impl PartialEq for Number {
+    fn eq(&self, other: &Self) -> bool {
+        match (*self, *other) {
+            (Number::Int(a), Number::Int(b)) => a == b,
+            (Number::Double(a), Number::Double(b)) => a == b || (a.is_nan() && b.is_nan()),
+            (
+                Number::Decimal { negative: n, coefficient: c, exponent: e },
+                Number::Decimal { negative: m, coefficient: d, exponent: f },
+            ) => (n, c, e) == (m, d, f),
+            (Number::Double(double), decimal @ Number::Decimal { .. })
+            | (decimal @ Number::Decimal { .. }, Number::Double(double)) => {
+                Number::of_decimal(rounded(double)) == decimal
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A double as a decimal of 34 digits: what the server compares decimals with.
+fn rounded(value: f64) -> Decimal128 {
+    // 34 significant digits, correctly rounded; always a valid decimal. Comparing the two types is rare.
+    format!("{value:.33e}").parse().unwrap_or_else(|_| Decimal128::from_bytes([0; 16]))
+}
+
 /// `± coefficient × 10^exponent` as an i64, if it is one.
 fn whole(negative: bool, coefficient: u128, exponent: i32) -> Option<i64> {
     let factor = 10i128.checked_pow(u32::try_from(exponent).ok()?)?;

@@ -205,3 +205,52 @@ fn unknown(operator: &str, place: String, known: &[&'static str]) -> MatchError 
     let nearest = everywhere.min_by_key(distance).filter(|name| distance(name) <= 2).copied();
     MatchError::UnknownOperator { operator: operator.into(), place, nearest, known: known.join(" ") }
 }
+
+#[cfg(test)]
+mod tests {
+    use bson::{Document, doc};
+
+    use crate::Matcher;
+
+    #[track_caller]
+    fn check(query: Document, error: &str) {
+        assert_eq!(Matcher::compile(&query).map(|_| "accepted").map_err(|e| e.to_string()), Err(error.to_owned()));
+    }
+
+    #[test]
+    fn errors_name_the_operator_the_path_and_what_there_is() {
+        check(
+            doc! { "fullDocument.a": { "$nim": [1] } },
+            "compile match: unknown operator $nim on the field fullDocument.a; did you mean $nin? \
+             there are $eq $ne $in $nin $exists",
+        );
+        check(
+            doc! { "a": { "$elemMatch": {} } },
+            "compile match: unknown operator $elemMatch on the field a; there are $eq $ne $in $nin $exists",
+        );
+        check(
+            doc! { "$ort": [] },
+            "compile match: unknown operator $ort at the top; did you mean $or? there are $and $or",
+        );
+        check(doc! { "$and": [] }, "compile match: $and at the top needs a non-empty array of documents");
+        check(doc! { "a": { "$in": 1 } }, "compile match: $in on the field a needs an array");
+        check(
+            doc! { "a": { "$eq": 1, "b": 2 } },
+            "compile match: on the field a the operators are mixed with the plain field b; write a document with either",
+        );
+        let regex = bson::Regex { pattern: bson::cstr!("x").into(), options: bson::cstr!("").into() };
+        check(
+            doc! { "a": { "$in": [regex] } },
+            "compile match: the field a is compared with a regular expression, which is not supported",
+        );
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let mut query = doc! { "a": 1 };
+        for _ in 0..200 {
+            query = doc! { "$and": [query] };
+        }
+        check(query, "compile match: nested more than 100 levels deep");
+    }
+}

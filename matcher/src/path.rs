@@ -67,25 +67,20 @@ where
     F: FnMut(Option<RawBsonRef<'_>>) -> bool,
 {
     let mut elements = array.into_iter().map_while(Result::ok);
-    let Some((next, rest)) = path.split_first() else {
+    // The server takes what is behind a final dot for nothing at all here.
+    let Some((next, rest)) = path.split_first().filter(|(next, rest)| !(next.name.is_empty() && rest.is_empty()))
+    else {
         return elements.any(|element| test(Some(element))) || test(Some(RawBsonRef::Array(array)));
     };
     elements.enumerate().any(|(at, element)| {
-        let inner = match element {
-            RawBsonRef::Document(inner) => {
-                if walk(inner, path, test) {
-                    return true;
-                }
-                Some(inner)
-            }
-            RawBsonRef::Array(inner) => RawDocument::from_bytes(inner.as_bytes()).ok(),
-            _ => None,
-        };
-        match inner {
-            _ if next.index != Some(at) => false,
+        let here = next.index == Some(at);
+        match element {
+            RawBsonRef::Document(inner) if walk(inner, path, test) => true,
+            _ if !here => false,
             _ if rest.is_empty() => test(Some(element)),
-            Some(inner) => walk(inner, rest, test),
-            None => false,
+            RawBsonRef::Document(inner) => walk(inner, rest, test),
+            RawBsonRef::Array(inner) => walk_array(inner, rest, test),
+            _ => false,
         }
     })
 }

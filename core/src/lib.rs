@@ -1,7 +1,9 @@
-//! Tails one MongoDB change stream and delivers every event to any number of outputs.
+//! Tailwater tails one MongoDB change stream and delivers every event to any number of outputs.
+
 pub mod admin;
 pub mod checkpoint;
 pub mod config;
+pub mod event;
 pub mod lane;
 pub mod plugin;
 pub mod source;

@@ -1,2 +1,4 @@
-//! The change stream: open, resume, split, pushdown.
+//! The change stream: open, resume, read. It knows no outputs and no disk.
+
 pub mod config;
+pub mod token;

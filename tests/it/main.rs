@@ -2,3 +2,5 @@
 
 mod config_errors;
 mod harness;
+mod kill_loop;
+mod tidy;

@@ -6,7 +6,8 @@ use bson::doc;
 
 use super::*;
 use crate::checkpoint::config::Store;
-use crate::lane::config::{Json, OnReject, Ordering};
+use crate::event::JsonForm;
+use crate::lane::config::{OnReject, Ordering};
 use crate::source::config::{FullDocument, Start, watch::Watched};
 
 const SMALL: &str = r#"
@@ -39,7 +40,7 @@ fn a_small_file_gets_the_defaults() {
     assert_eq!((output.name.as_str(), output.plugin.as_str(), output.query.as_ref()), ("live", "stdout", None));
     assert_eq!((output.ordering, output.concurrency, output.ahead_max), (Ordering::Key, 16, 10_000));
     assert_eq!((output.batch.events_max, output.batch.bytes_max, output.batch.linger), (None, 1 << 20, Duration::ZERO));
-    assert_eq!((output.json, output.on_reject, output.enabled), (Json::Relaxed, OnReject::Stop, true));
+    assert_eq!((output.json, output.on_reject, output.enabled), (JsonForm::Relaxed, OnReject::Stop, true));
     assert_eq!((output.rate_limit.as_ref(), &output.options), (None, &serde_json::json!({})));
 }
 
@@ -91,7 +92,10 @@ fn starts() {
         ("\"now\"", Start::Now),
         ("\"2026-01-31T00:00:00Z\"", Start::Time { seconds: 1_769_817_600 }),
         ("2026-01-31T01:00:00+01:00", Start::Time { seconds: 1_769_817_600 }),
-        ("\"6553f10000000001-00000000deadbeef\"", Start::Event { id: "6553f10000000001-00000000deadbeef".into() }),
+        (
+            "\"6553f10000000001-00000000deadbeef\"",
+            Start::Event { id: "6553f10000000001-00000000deadbeef".parse().unwrap() },
+        ),
     ] {
         let text = SMALL.replace("[outputs", &format!("start = {value}\n[outputs"));
         assert_eq!(parse(&text).unwrap().source.start, start, "{value}");

@@ -79,19 +79,6 @@ impl Daemon {
         self.log.lock().expect("log").clone()
     }
 
-    /// Waits for a line of the log that contains `part`.
-    pub async fn wait_for_log(&self, part: &str, deadline: Duration) {
-        eventually(&format!("log line with {part:?}"), deadline, || self.log().iter().any(|line| line.contains(part)))
-            .await;
-    }
-
-    /// Resident memory in bytes, from the operating system.
-    pub fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("/proc");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-        line.trim().trim_end_matches(" kB").parse::<u64>().expect("number of kB") * 1024
-    }
-
     /// `kill -9`, and waits until the process is gone.
     pub fn kill9(mut self) {
         self.process.kill().expect("kill");

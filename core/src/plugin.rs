@@ -1,0 +1,2 @@
+//! One loaded plugin.
+pub mod config;

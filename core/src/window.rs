@@ -98,8 +98,9 @@ impl Window {
         drop(dropped);
     }
 
-    /// Appends to `into` at most `events_max` events from sequence number `from` on.
-    pub fn read(&self, from: u64, events_max: usize, into: &mut Vec<Arc<Event>>) -> Read {
+    /// Appends to `into` at most `events_max` events and `bytes_max` bytes, and at least one event, from sequence number `from`
+    /// on.
+    pub fn read(&self, from: u64, events_max: usize, bytes_max: usize, into: &mut VecDeque<Arc<Event>>) -> Read {
         let ring = self.lock();
         if from < ring.first {
             return Read::FellOff;
@@ -108,9 +109,17 @@ impl Window {
         if start >= ring.events.len() {
             return Read::CaughtUp(ring.reached.clone());
         }
-        let end = ring.events.len().min(start.saturating_add(events_max));
-        into.extend(ring.events.range(start..end).cloned());
-        Read::Events(from + (end - start) as u64)
+        let limit = ring.events.len().min(start.saturating_add(events_max));
+        let mut bytes = 0;
+        let before = into.len();
+        for event in ring.events.range(start..limit) {
+            bytes += event.bytes();
+            if bytes > bytes_max && into.len() > before {
+                break;
+            }
+            into.push_back(Arc::clone(event));
+        }
+        Read::Events(from + (into.len() - before) as u64)
     }
 
     /// The sequence number at which a reader at `place` goes on, if the window holds all that is still to come for it.

@@ -30,6 +30,11 @@ impl Bucket {
         self.level = (self.level - events as f64).max(0.0);
     }
 
+    /// True when not one whole event may leave, as of the last look.
+    pub fn is_empty(&self) -> bool {
+        self.level < 1.0
+    }
+
     /// When the next whole event may leave. Only meaningful while none is available.
     pub fn next_at(&self) -> Instant {
         let missing = (1.0 - self.level).max(0.0);

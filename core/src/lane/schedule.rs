@@ -342,6 +342,16 @@ impl Schedule {
         self.batches.len()
     }
 
+    /// True when some key may be able to leave; not certain, but false is.
+    pub fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// True while the batch has no verdict.
+    pub fn is_in_flight(&self, batch: u64) -> bool {
+        self.batches.contains_key(&batch)
+    }
+
     /// Keys that wait for a retry.
     pub fn blocked_keys(&self) -> usize {
         self.blocked

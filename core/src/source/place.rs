@@ -11,7 +11,7 @@ use crate::event::EventId;
 use crate::source::token::{Position, Timestamp64, Token, TokenError};
 
 /// Where reading starts or has come to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Place {
     /// Everything from this time on is still to come, inclusive.
     From(Timestamp64),

@@ -68,8 +68,8 @@ pub struct ChangeStream {
     invalidated: Option<Token>,
     /// Opens or reads that failed since the last reply.
     failures: u32,
-    /// How often it was opened again; the owner counts it.
-    reopened: u64,
+    /// How often it was opened or an open was tried.
+    opens: u64,
 }
 
 /// Reads one reply ahead, so that the server works while events are decoded here.
@@ -87,25 +87,30 @@ impl Drop for Reader {
 }
 
 impl ChangeStream {
+    /// A stream that opens with the first [`ChangeStream::next`], and tries again by itself while there is passing trouble.
+    pub fn new(options: StreamOptions, place: Place) -> ChangeStream {
+        ChangeStream { options, place, reader: None, invalidated: None, failures: 0, opens: 0 }
+    }
+
     /// Opens at `place`; open means that the server has answered a first read.
     ///
     /// # Errors
     /// [`SourceError::HistoryLost`] and [`SourceError::Refused`] when the server says so; passing trouble too is an error here,
     /// the caller decides whether to wait.
     pub async fn open(options: StreamOptions, place: Place) -> Result<ChangeStream, SourceError> {
-        let mut stream =
-            ChangeStream { options, place, reader: None, invalidated: None, failures: 0, reopened: 0 };
+        let mut stream = ChangeStream::new(options, place);
         let what = stream.what();
         match stream.open_cursor().await {
             Ok(reader) => stream.reader = Some(reader),
             Err(error) => return Err(explain(&error, &what, &stream.place.to_string())),
         }
+        stream.opens = 1;
         Ok(stream)
     }
 
     /// How often the stream was opened again.
     pub fn reopened(&self) -> u64 {
-        self.reopened
+        self.opens.saturating_sub(1)
     }
 
     /// The next reply. Waits as long as it takes; opens again after passing trouble, after an invalidate and after a clean end.
@@ -144,8 +149,10 @@ impl ChangeStream {
 
     /// One attempt to open again, after a wait that grows with the failures before it.
     async fn reopen(&mut self) -> Result<(), SourceError> {
-        tokio::time::sleep(REOPEN.delay(self.failures.max(1), rand::random())).await;
-        self.reopened += 1;
+        if self.opens > 0 {
+            tokio::time::sleep(REOPEN.delay(self.failures.max(1), rand::random())).await;
+        }
+        self.opens += 1;
         match self.open_cursor().await {
             Ok(reader) => {
                 debug!(place = %self.place, "change stream is open again");

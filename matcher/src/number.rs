@@ -84,6 +84,48 @@ impl Number {
     }
 }
 
+/// Equal in value. NaN is equal to itself, as the server has it.
+impl PartialEq for Number {
+    fn eq(&self, other: &Self) -> bool {
+        match (*self, *other) {
+            (Number::Int(a), Number::Int(b)) => a == b,
+            (Number::Double(a), Number::Double(b)) => a == b || (a.is_nan() && b.is_nan()),
+            (
+                Number::Decimal { negative: n, coefficient: c, exponent: e },
+                Number::Decimal { negative: m, coefficient: d, exponent: f },
+            ) => (n, c, e) == (m, d, f),
+            (Number::Double(double), decimal @ Number::Decimal { .. })
+            | (decimal @ Number::Decimal { .. }, Number::Double(double)) => exact(double) == Some(decimal),
+            _ => false,
+        }
+    }
+}
+
+/// A double as a decimal, if one of 34 digits is exactly its value.
+fn exact(value: f64) -> Option<Number> {
+    if !value.is_finite() || value == 0.0 {
+        return None;
+    }
+    // value = mantissa × 2^power, the mantissa odd.
+    let bits = value.to_bits();
+    let (field, fraction) = ((bits >> 52 & 0x7ff) as i32, bits & ((1 << 52) - 1));
+    let (mantissa, power) = if field == 0 { (fraction, -1074) } else { (fraction | 1 << 52, field - 1075) };
+    let shift = mantissa.trailing_zeros();
+    let (mut mantissa, mut power) = (u128::from(mantissa >> shift), power + shift as i32);
+    let mut exponent = 0;
+    // Pairs of 2 and 5 become tens; missing fives are multiplied in.
+    while power > 0 && mantissa.is_multiple_of(5) {
+        (mantissa, power, exponent) = (mantissa / 5, power - 1, exponent + 1);
+    }
+    let coefficient = if power < 0 {
+        exponent = power;
+        mantissa.checked_mul(5u128.checked_pow(power.unsigned_abs())?)?
+    } else {
+        mantissa.checked_mul(2u128.checked_pow(power as u32)?)?
+    };
+    (coefficient < 10u128.pow(34)).then_some(Number::Decimal { negative: value < 0.0, coefficient, exponent })
+}
+
 /// `± coefficient × 10^exponent` as an i64, if it is one.
 fn whole(negative: bool, coefficient: u128, exponent: i32) -> Option<i64> {
     let factor = 10i128.checked_pow(u32::try_from(exponent).ok()?)?;

@@ -1,0 +1,226 @@
+//! One change event: its raw BSON, its token, id and key, and its JSON, made once per form and shared.
+//!
+//! An event knows nothing of windows, lanes or outputs; the one thing it does for a window is to keep an account of the
+//! JSON it makes while it is in it.
+
+pub mod id;
+pub mod json;
+mod key;
+mod scan;
+
+use std::{
+    fmt,
+    num::NonZeroU64,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicI64, AtomicU8, Ordering},
+    },
+};
+
+use bson::RawDocument;
+
+use self::scan::{Fields, Scan, Span};
+pub use self::{
+    id::{EventId, EventIdError},
+    json::{JsonError, JsonForm},
+    scan::EventError,
+};
+use crate::source::token::Token;
+
+/// One change event. It owns a copy of its raw BSON and is shared as `Arc<Event>`.
+pub struct Event {
+    raw: Box<[u8]>,
+    token: Token,
+    fields: Fields,
+    key: Option<NonZeroU64>,
+    /// Made when first asked for: an event that every output filters out never needs one.
+    id: OnceLock<EventId>,
+    /// One place for each [`JsonForm`].
+    json: [OnceLock<Result<Box<[u8]>, JsonError>>; JsonForm::ALL.len()],
+    /// Where the window that holds the event counts bytes of JSON.
+    account: OnceLock<Arc<AtomicI64>>,
+    /// Bits: a form was made (one each), [`ENTERED`], [`LEFT`]. Whoever sets a bit learns from the ones that stood before
+    /// which share of the bytes is theirs to add or to take away, so that each form is added once and taken away once.
+    window: AtomicU8,
+}
+
+const FORMS: u8 = (1 << JsonForm::ALL.len()) - 1;
+const ENTERED: u8 = 1 << 6;
+const LEFT: u8 = 1 << 7;
+
+impl Event {
+    /// Copies a change event and notes where its top-level fields are; nothing below them is read, except `ns` and
+    /// `documentKey._id`.
+    ///
+    /// # Errors
+    /// When `_id` is no resume token, `operationType` is missing or a field has a type that the server never gives it. Also
+    /// for a fragment of a split event: merge the fragments first.
+    pub fn from_raw(doc: &RawDocument) -> Result<Event, EventError> {
+        let raw: Box<[u8]> = doc.as_bytes().into();
+        let scan = Scan::run(doc)?;
+        Ok(Event {
+            raw,
+            token: scan.token,
+            fields: scan.fields,
+            key: scan.key,
+            id: OnceLock::new(),
+            json: Default::default(),
+            account: OnceLock::new(),
+            window: AtomicU8::new(0),
+        })
+    }
+
+    /// The event as the server sent it.
+    pub fn raw(&self) -> &RawDocument {
+        RawDocument::from_bytes(&*self.raw).expect("was a document when the event was made")
+    }
+
+    /// The event's resume token, `_id`.
+    pub fn token(&self) -> &Token {
+        &self.token
+    }
+
+    /// The event's id, the same on every instance and after every restart.
+    pub fn id(&self) -> &EventId {
+        self.id.get_or_init(|| {
+            EventId::of_event(
+                self.token.position(),
+                id::Identity {
+                    operation_type: self.span(self.fields.operation_type).unwrap_or_default(),
+                    ns: self.span(self.fields.ns),
+                    document_key: self.span(self.fields.document_key),
+                },
+            )
+        })
+    }
+
+    /// What keeps the events of one document in order: a hash of `ns` and `documentKey._id`, see `event/key.rs`. `None` for an
+    /// event without a documentKey, which is a barrier.
+    pub fn key(&self) -> Option<NonZeroU64> {
+        self.key
+    }
+
+    /// `operationType`.
+    pub fn operation_type(&self) -> &str {
+        self.text(self.fields.operation_type)
+    }
+
+    /// `ns.db`, or "" when there is none.
+    pub fn db(&self) -> &str {
+        self.text(self.fields.db)
+    }
+
+    /// `ns.coll`, or "" when there is none (dropDatabase).
+    pub fn coll(&self) -> &str {
+        self.text(self.fields.coll)
+    }
+
+    /// `documentKey`: `_id`, and the shard key's fields in a sharded collection.
+    pub fn document_key(&self) -> Option<&RawDocument> {
+        self.document(self.fields.document_key)
+    }
+
+    /// `fullDocument`, when the server sent one and it is not null.
+    pub fn full_document(&self) -> Option<&RawDocument> {
+        self.document(self.fields.full_document)
+    }
+
+    /// `fullDocumentBeforeChange`, when the server sent one and it is not null.
+    pub fn full_document_before_change(&self) -> Option<&RawDocument> {
+        self.document(self.fields.full_document_before_change)
+    }
+
+    /// `updateDescription`.
+    pub fn update_description(&self) -> Option<&RawDocument> {
+        self.document(self.fields.update_description)
+    }
+
+    /// `wallTime`, in milliseconds since 1970 (servers from 6.0).
+    pub fn wall_time_ms(&self) -> Option<i64> {
+        self.fields.wall_time_ms
+    }
+
+    /// Whether the change was made in a transaction.
+    pub fn in_transaction(&self) -> bool {
+        self.fields.in_transaction
+    }
+
+    /// Memory in bytes that the event holds, its JSON excepted.
+    pub fn bytes(&self) -> usize {
+        self.raw.len() + self.token.bytes() + size_of::<Event>()
+    }
+
+    /// The event as JSON: its `id`, then its fields as the server named them, without `_id`. Made by whoever asks first;
+    /// others wait for it and then share it.
+    ///
+    /// # Errors
+    /// When the BSON is damaged or nested too deep. A retry does not help.
+    pub fn json(&self, form: JsonForm) -> Result<&[u8], JsonError> {
+        let slot = &self.json[form as usize];
+        let mut made = false;
+        let json = slot.get_or_init(|| {
+            made = true;
+            json::event(self.raw(), self.id(), form).map(Vec::into_boxed_slice)
+        });
+        if made {
+            let before = self.window.fetch_or(1 << form as u8, Ordering::AcqRel);
+            if before & (ENTERED | LEFT) == ENTERED {
+                self.add_to_account(1 << form as u8, 1);
+            }
+        }
+        json.as_deref().map_err(Clone::clone)
+    }
+
+    /// Counts the event's JSON, what there is and what will be made, in `account` (bytes) until [`Event::leave_window`].
+    /// Only the first call has an effect.
+    pub fn enter_window(&self, account: &Arc<AtomicI64>) {
+        if self.account.set(Arc::clone(account)).is_ok() {
+            let before = self.window.fetch_or(ENTERED, Ordering::AcqRel);
+            self.add_to_account(before, 1);
+        }
+    }
+
+    /// Takes exactly what was added to the account away again; nothing is added from then on. In between the account may
+    /// be below what the other events hold for a moment, when a form is being made just now.
+    pub fn leave_window(&self) {
+        let before = self.window.fetch_or(LEFT, Ordering::AcqRel);
+        if before & (ENTERED | LEFT) == ENTERED {
+            self.add_to_account(before, -1);
+        }
+    }
+
+    /// Adds the sizes of the forms in `bits`, times `sign`.
+    fn add_to_account(&self, bits: u8, sign: i64) {
+        let Some(account) = self.account.get() else { return };
+        let made = JsonForm::ALL.into_iter().filter(|form| bits & FORMS & (1 << *form as u8) != 0);
+        let bytes: usize =
+            made.filter_map(|form| self.json[form as usize].get()?.as_ref().ok()).map(|json| json.len()).sum();
+        account.fetch_add(sign * bytes as i64, Ordering::Relaxed);
+    }
+
+    fn span(&self, span: Span) -> Option<&[u8]> {
+        if span.end == 0 { None } else { self.raw.get(span.start as usize..span.end as usize) }
+    }
+
+    fn document(&self, span: Span) -> Option<&RawDocument> {
+        RawDocument::from_bytes(self.span(span)?).ok()
+    }
+
+    /// A string value: its length and its final zero stand around the text.
+    fn text(&self, span: Span) -> &str {
+        let text = self.span(span).and_then(|value| value.get(4..value.len() - 1));
+        text.and_then(|text| std::str::from_utf8(text).ok()).unwrap_or("")
+    }
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Event")
+            .field("id", self.id())
+            .field("operation_type", &self.operation_type())
+            .field("db", &self.db())
+            .field("coll", &self.coll())
+            .field("bytes", &self.raw.len())
+            .finish()
+    }
+}

@@ -1,0 +1,156 @@
+//! Event ids: 33 characters that name one event the same way on every instance and for every filter and token format.
+//!
+//! `<T, 16 hex>-<txnOpIndex, 8 hex><hash, 8 hex>`, lower case:
+//!
+//! - T is the cluster time, seconds then increment, so that ids sort by time;
+//! - txnOpIndex above 2^32 - 1 is written as that (no transaction is so long);
+//! - hash is the first 4 bytes of the SHA-256 of one BSON document: `{operationType, ns, documentKey}`, these fields in this
+//!   order with the event's own bytes as their values (string, document, document), those that the event does not have
+//!   left out. The document is hashed with its length and its final zero, so any BSON library makes the same bytes.
+//!
+//! `<T>-0000000000000000` is a position without an event: from T on, inclusive. An event at index 0 whose hash is zero
+//! looks like it, and is then read as it: delivered again, never skipped.
+
+use std::{fmt, str::FromStr};
+
+use sha2::{Digest, Sha256};
+
+use crate::source::token::{Position, Timestamp64};
+
+/// The id of one event, or a position without an event. 33 ASCII characters.
+#[derive(Copy, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventId([u8; EventId::LEN]);
+
+/// Why a text is not an event id.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EventIdError {
+    /// Not 33 bytes long.
+    #[error("read event id: it has {0} characters instead of 33 (16 hex digits, a hyphen, 16 hex digits)")]
+    Length(usize),
+    /// The 17th character is not a hyphen.
+    #[error("read event id: the 17th character is not a hyphen")]
+    Hyphen,
+    /// Something else than `0-9a-f` stands where a digit belongs.
+    #[error("read event id: character {0} is not a lower-case hex digit")]
+    Digit(usize),
+}
+
+/// The parts of an event that its id is made of; each as the raw BSON value (not the element) that the event carries.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Identity<'a> {
+    pub operation_type: &'a [u8],
+    pub ns: Option<&'a [u8]>,
+    pub document_key: Option<&'a [u8]>,
+}
+
+impl EventId {
+    /// Characters in an id.
+    pub const LEN: usize = 33;
+
+    /// The position without an event: from `time` on, inclusive.
+    pub fn at(time: Timestamp64) -> EventId {
+        EventId::from_parts(Position { time, txn_op_index: 0 }, 0)
+    }
+
+    /// The id of the event at `position` whose identity hashes to `hash`.
+    pub fn from_parts(position: Position, hash: u32) -> EventId {
+        let mut text = [b'-'; EventId::LEN];
+        let index = u32::try_from(position.txn_op_index).unwrap_or(u32::MAX);
+        write_hex(&mut text[..16], position.time.0);
+        write_hex(&mut text[17..25], u64::from(index));
+        write_hex(&mut text[25..], u64::from(hash));
+        EventId(text)
+    }
+
+    pub(crate) fn of_event(position: Position, identity: Identity<'_>) -> EventId {
+        EventId::from_parts(position, identity.hash())
+    }
+
+    /// The id's 33 characters.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("an id is ASCII")
+    }
+
+    /// Time and index; the index is at most 2^32 - 1.
+    pub fn position(&self) -> Position {
+        Position { time: Timestamp64(read_hex(&self.0[..16])), txn_op_index: read_hex(&self.0[17..25]) }
+    }
+
+    /// The first 4 bytes of the identity's SHA-256, big endian.
+    pub fn hash(&self) -> u32 {
+        read_hex(&self.0[25..]) as u32
+    }
+
+    /// Whether this is a position without an event.
+    pub fn is_position(&self) -> bool {
+        self.0[17..].iter().all(|b| *b == b'0')
+    }
+}
+
+impl Identity<'_> {
+    /// Hashes the BSON document described at the top of this file.
+    fn hash(&self) -> u32 {
+        const OPERATION_TYPE: &[u8] = b"\x02operationType\0";
+        const NS: &[u8] = b"\x03ns\0";
+        const DOCUMENT_KEY: &[u8] = b"\x03documentKey\0";
+        let fields = [
+            Some((OPERATION_TYPE, self.operation_type)),
+            self.ns.map(|ns| (NS, ns)),
+            self.document_key.map(|key| (DOCUMENT_KEY, key)),
+        ];
+        let fields = fields.into_iter().flatten();
+        let len = fields.clone().map(|(name, value)| name.len() + value.len()).sum::<usize>() + 5;
+        let mut sha = Sha256::new();
+        sha.update((len as u32).to_le_bytes());
+        for (name, value) in fields {
+            sha.update(name);
+            sha.update(value);
+        }
+        sha.update([0]);
+        let digest = sha.finalize();
+        u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
+    }
+}
+
+/// Writes the low digits of `value`, as many as `text` has room for.
+fn write_hex(text: &mut [u8], mut value: u64) {
+    for digit in text.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(value & 15) as usize];
+        value >>= 4;
+    }
+}
+
+/// Reads hex digits that were checked before.
+fn read_hex(text: &[u8]) -> u64 {
+    text.iter().fold(0, |value, b| value << 4 | u64::from(if b.is_ascii_digit() { b - b'0' } else { b - b'a' + 10 }))
+}
+
+impl FromStr for EventId {
+    type Err = EventIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bytes: [u8; EventId::LEN] =
+            text.as_bytes().try_into().map_err(|_| EventIdError::Length(text.chars().count()))?;
+        for (at, byte) in bytes.iter().enumerate() {
+            match at {
+                16 if *byte != b'-' => return Err(EventIdError::Hyphen),
+                16 => {}
+                _ if byte.is_ascii_digit() || (b'a'..=b'f').contains(byte) => {}
+                _ => return Err(EventIdError::Digit(at + 1)),
+            }
+        }
+        Ok(EventId(bytes))
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EventId({self})")
+    }
+}

@@ -1,0 +1,3 @@
+//! The change stream: open, resume, read. It knows no outputs and no disk.
+
+pub mod token;

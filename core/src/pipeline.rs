@@ -25,7 +25,7 @@ use crate::lane::durable::Durable;
 use crate::lane::intake::Intake;
 use crate::lane::life::{Change, Life};
 use crate::lane::metrics::LaneFamilies;
-use crate::lane::{self, Ended, Lane, LaneParts};
+use crate::lane::{Ended, Lane, LaneParts};
 use crate::output::PreparedOutput;
 use crate::plugin::Port;
 use crate::source::config::{FullDocument, FullDocumentBeforeChange, Start};
@@ -234,7 +234,7 @@ async fn first_place(
 async fn start_plugins(outputs: &[PreparedOutput], readiness: &Readiness) -> Result<Vec<Life>, PipelineError> {
     let starts = outputs.iter().map(|output| async move {
         let name = &output.config.name;
-        let port = Port::new(name, output.config.json.into());
+        let port = Port::new(name, output.config.json);
         let condition = readiness.wait_for(&format!("plugin of {name}"));
         let mut life = Life::new(output.library.clone(), port, Arc::new(output.config.options.clone()), condition);
         match life.change().await {

@@ -6,7 +6,8 @@ use bson::doc;
 
 use super::*;
 use crate::checkpoint::config::Store;
-use crate::lane::config::{Json, OnReject, Ordering};
+use crate::event::JsonForm;
+use crate::lane::config::{OnReject, Ordering};
 use crate::source::config::{FullDocument, Start, watch::Watched};
 
 const SMALL: &str = r#"
@@ -39,7 +40,7 @@ fn a_small_file_gets_the_defaults() {
     assert_eq!((output.name.as_str(), output.plugin.as_str(), output.query.as_ref()), ("live", "stdout", None));
     assert_eq!((output.ordering, output.concurrency, output.ahead_max), (Ordering::Key, 16, 10_000));
     assert_eq!((output.batch.events_max, output.batch.bytes_max, output.batch.linger), (None, 1 << 20, Duration::ZERO));
-    assert_eq!((output.json, output.on_reject, output.enabled), (Json::Relaxed, OnReject::Stop, true));
+    assert_eq!((output.json, output.on_reject, output.enabled), (JsonForm::Relaxed, OnReject::Stop, true));
     assert_eq!((output.rate_limit.as_ref(), &output.options), (None, &serde_json::json!({})));
 }
 

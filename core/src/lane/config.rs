@@ -7,6 +7,7 @@ use bson::Document;
 use crate::config::document::{document, json};
 use crate::config::error::ConfigError;
 use crate::config::section::Section;
+use crate::event::JsonForm;
 
 /// The keys of `[outputs.NAME]`.
 pub const KEYS: &[&str] = &[
@@ -57,7 +58,7 @@ pub struct Config {
     /// How many bytes of events may be in flight. 64 KiB to 16 GiB, default 16 MiB.
     pub in_flight_bytes_max: u64,
     /// How events look as JSON. Default relaxed.
-    pub json: Json,
+    pub json: JsonForm,
     /// How long to wait before delivering again.
     pub retry: Retry,
     /// At most this many events; `None` is no limit.
@@ -79,17 +80,6 @@ pub enum Ordering {
     Strict,
     /// Nothing.
     None,
-}
-
-/// The JSON form of events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Json {
-    /// Relaxed Extended JSON.
-    Relaxed,
-    /// Canonical Extended JSON.
-    Canonical,
-    /// ObjectIds as hexadecimal strings, dates as RFC 3339.
-    Plain,
 }
 
 /// What happens to a rejected event.
@@ -138,7 +128,7 @@ impl Config {
     pub fn read(name: &str, section: &Section<'_>) -> Result<Config, ConfigError> {
         let (key, ms, minute) = ("timeout", Duration::from_millis, Duration::from_secs(60));
         let orders = [("key", Ordering::Key), ("strict", Ordering::Strict), ("none", Ordering::None)];
-        let forms = [("relaxed", Json::Relaxed), ("canonical", Json::Canonical), ("plain", Json::Plain)];
+        let forms = [("relaxed", JsonForm::Relaxed), ("canonical", JsonForm::Canonical), ("plain", JsonForm::Plain)];
         let config = Config {
             name: name.to_owned(),
             plugin: section.require("plugin", "\"stdout\"")?.name()?,
@@ -149,7 +139,7 @@ impl Config {
             timeout: section.duration(key, ms(10)..=minute * 60, minute)?,
             ahead_max: section.integer("ahead_max", 1..=10_000_000, 10_000)?,
             in_flight_bytes_max: section.bytes("in_flight_bytes_max", 64 << 10..=16 << 30, 16 << 20)?,
-            json: section.choice("json", &forms, Json::Relaxed)?,
+            json: section.choice("json", &forms, JsonForm::Relaxed)?,
             retry: Retry::read(&section.section("retry", RETRY_KEYS)?)?,
             rate_limit: section
                 .get("rate_limit")

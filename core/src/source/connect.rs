@@ -43,7 +43,7 @@ pub async fn connect(uri: &str) -> Result<Deployment, SourceError> {
         }
         Err(error) => return Err(explain(&error, "connect to MongoDB", "the start")),
     };
-    if hello.get_str("setName").is_err() && hello.get_str("msg") != Ok("isdbgrid") {
+    if hello.get_str("setName").is_err() && hello.get_str("msg").ok() != Some("isdbgrid") {
         return Err(SourceError::Unreachable(not_a_replica_set(hosts.first())));
     }
     let now = cluster_time(&hello).ok_or_else(|| {

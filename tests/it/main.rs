@@ -1,1 +1,7 @@
-//! placeholder
+//! Integration tests: the real daemon against a real mongod, one fault or feature per file.
+
+mod config_errors;
+mod delivery;
+mod harness;
+mod kill_loop;
+mod tidy;

@@ -28,7 +28,8 @@ pub fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>, folder: &Path) -
 
 fn resolve(name: &str, env: &dyn Fn(&str) -> Option<String>, folder: &Path) -> Result<String, String> {
     if let Some(path) = name.strip_prefix("file:") {
-        let text = std::fs::read_to_string(folder.join(path)).map_err(|error| format!("read file {path}: {error}"))?;
+        let text = std::fs::read_to_string(folder.join(path))
+            .map_err(|error| format!("read file {path}: {error}, correct the path or create it"))?;
         return Ok(text
             .strip_suffix('\n')
             .map(|line| line.strip_suffix('\r').unwrap_or(line))
@@ -69,7 +70,10 @@ mod tests {
             ("${file:secret}", Ok("s3cret")),
             ("${NOPE}", Err("environment variable NOPE is not set, set it or write \"$${\" for a literal \"${\"")),
             ("${USER", Err("\"${\" without \"}\", write \"$${\" for a literal \"${\"")),
-            ("${file:none}", Err("read file none: No such file or directory (os error 2)")),
+            (
+                "${file:none}",
+                Err("read file none: No such file or directory (os error 2), correct the path or create it"),
+            ),
         ] {
             assert_eq!(expand(text, &env, folder.path()), expected.map(str::to_owned).map_err(str::to_owned), "{text}");
         }

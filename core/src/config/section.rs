@@ -83,7 +83,8 @@ impl<'a> Section<'a> {
     pub fn require(&self, key: &str, example: &str) -> Result<Entry<'a>, ConfigError> {
         self.get(key).ok_or_else(|| {
             let path = self.path_of(key);
-            self.context.error(self.span.clone(), format!("{path}: missing, add {key} = {example}"))
+            let table = if self.span.is_none() { format!(" under [{}]", self.path) } else { String::new() };
+            self.context.error(self.span.clone(), format!("{path}: missing, add {key} = {example}{table}"))
         })
     }
 

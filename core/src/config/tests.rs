@@ -92,7 +92,10 @@ fn starts() {
         ("\"now\"", Start::Now),
         ("\"2026-01-31T00:00:00Z\"", Start::Time { seconds: 1_769_817_600 }),
         ("2026-01-31T01:00:00+01:00", Start::Time { seconds: 1_769_817_600 }),
-        ("\"6553f10000000001-00000000deadbeef\"", Start::Event { id: "6553f10000000001-00000000deadbeef".into() }),
+        (
+            "\"6553f10000000001-00000000deadbeef\"",
+            Start::Event { id: "6553f10000000001-00000000deadbeef".parse().unwrap() },
+        ),
     ] {
         let text = SMALL.replace("[outputs", &format!("start = {value}\n[outputs"));
         assert_eq!(parse(&text).unwrap().source.start, start, "{value}");

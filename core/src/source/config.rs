@@ -15,6 +15,7 @@ use self::watch::Watched;
 use crate::config::error::ConfigError;
 use crate::config::section::{Entry, Section};
 use crate::config::uri::Uri;
+use crate::event::EventId;
 
 /// The keys of `[source]`.
 pub const KEYS: &[&str] = &[
@@ -83,10 +84,10 @@ pub enum Start {
         /// Seconds since 1970, as in a BSON timestamp.
         seconds: u32,
     },
-    /// Behind the event with this id; the text has the shape of an event id.
+    /// Behind the event with this id.
     Event {
-        /// 33 characters.
-        id: String,
+        /// As the JSON of the event has it.
+        id: EventId,
     },
 }
 
@@ -148,11 +149,12 @@ fn read_start(entry: &Entry<'_>, section: &Section<'_>) -> Result<Start, ConfigE
     }
     let (seconds, start) = if let Ok(time) = OffsetDateTime::parse(&text, &Rfc3339) {
         let seconds = u32::try_from(time.unix_timestamp()).ok().filter(|seconds| *seconds > 0);
-        let seconds = seconds
-            .ok_or_else(|| entry.error(format!("\"{text}\" is not a time MongoDB can hold, write one after 1970")))?;
+        let seconds = seconds.ok_or_else(|| {
+            entry.error(format!("\"{text}\" is not a time MongoDB can hold, write one from 1970 to 2106"))
+        })?;
         (seconds, Start::Time { seconds })
-    } else if let Some(seconds) = seconds_of_id(&text) {
-        (seconds, Start::Event { id: text.clone() })
+    } else if let Ok(id) = text.parse::<EventId>() {
+        ((id.position().time.0 >> 32) as u32, Start::Event { id })
     } else {
         let hint = "write \"now\", a time such as \"2026-01-31T00:00:00Z\" or an event id";
         return Err(entry.error(format!("\"{text}\" is not a start, {hint}")));
@@ -163,16 +165,4 @@ fn read_start(entry: &Entry<'_>, section: &Section<'_>) -> Result<Start, ConfigE
         return Err(entry.error(format!("\"{text}\" is in the future, write a time that has passed, or \"now\"")));
     }
     Ok(start)
-}
-
-/// The seconds of an event id, `<16 hex>-<16 hex>`; `None` when the text has another shape.
-fn seconds_of_id(text: &str) -> Option<u32> {
-    let (time, rest) = text.split_once('-')?;
-    let hex = |part: &str| {
-        part.len() == 16 && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-    };
-    if !hex(time) || !hex(rest) {
-        return None;
-    }
-    u32::from_str_radix(&time[..8], 16).ok()
 }

@@ -1,0 +1,36 @@
+//! What every integration test stands on: a real mongod, the real daemon, and waiting for a condition.
+
+pub mod daemon;
+pub mod lines;
+pub mod mongod;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+pub use self::daemon::Daemon;
+pub use self::lines::Lines;
+pub use self::mongod::Mongod;
+
+/// Waits until `condition` holds. Panics with `what` when it does not within `deadline`.
+pub async fn eventually(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < deadline, "not within {deadline:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The folder of the test executable: cargo puts the plugins' libraries there, because the package depends on them.
+pub fn plugins_dir() -> PathBuf {
+    let executable = std::env::current_exe().expect("own path");
+    executable.parent().expect("folder of the executable").to_owned()
+}
+
+/// A configuration with what every test needs: this server, all of database `shop`, a free admin port and the plugins of
+/// this build. `tables` is appended.
+pub fn config(mongod: &Mongod, tables: &str) -> String {
+    let (uri, plugins) = (mongod.uri(), plugins_dir());
+    format!(
+        "[source]\nuri = \"{uri}\"\nwatch = [\"shop.*\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n[plugins]\ndir = {plugins:?}\n{tables}"
+    )
+}

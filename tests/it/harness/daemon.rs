@@ -1,0 +1,153 @@
+//! The real daemon as a child process: started from a configuration text, watched through its log and its admin port.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::eventually;
+
+/// How long the daemon may take to be ready on a busy machine.
+const READY_MAX: Duration = Duration::from_secs(30);
+
+/// A running `tailwater run`.
+pub struct Daemon {
+    process: Child,
+    /// Every line of its standard error so far; the reading thread holds the other end.
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Daemon {
+    /// Writes `config` into `folder`, starts the daemon there and waits until it is ready.
+    pub async fn start(folder: &Path, config: &str) -> Daemon {
+        let mut daemon = Daemon::spawn(folder, config);
+        daemon.wait_until_ready().await;
+        daemon
+    }
+
+    /// The same without waiting.
+    pub fn spawn(folder: &Path, config: &str) -> Daemon {
+        let mut command = tailwater(folder, config);
+        let mut process = command.arg("run").args(["--config", "config.toml"]).spawn().expect("start tailwater");
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (stderr, lines) = (process.stderr.take().expect("piped"), Arc::clone(&log));
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                lines.lock().expect("log").push(line);
+            }
+        });
+        Daemon { process, log }
+    }
+
+    /// Waits until `/readyz` answers 200; panics when the daemon ends before.
+    pub async fn wait_until_ready(&mut self) {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait().expect("wait for tailwater") {
+                panic!("tailwater ended before it was ready, {status}");
+            }
+            if self.get("/readyz").is_some_and(|answer| answer.status == 200) {
+                return;
+            }
+            assert!(started.elapsed() < READY_MAX, "tailwater is not ready after {READY_MAX:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// One sample of `/metrics`: the value of `name` whose labels contain all of `labels`. `None` while there is none.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let answer = self.get("/metrics").filter(|answer| answer.status == 200)?;
+        answer.body.lines().find_map(|line| sample(line, name, labels))
+    }
+
+    /// A GET on the admin port; `None` while nothing listens.
+    pub fn get(&self, path: &str) -> Option<Answer> {
+        let admin = self.admin()?;
+        let mut stream = TcpStream::connect(&admin).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        Some(Answer { status: head.split(' ').nth(1)?.parse().ok()?, body: body.to_owned() })
+    }
+
+    /// The log so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().expect("log").clone()
+    }
+
+    /// `kill -9`, and waits until the process is gone.
+    pub fn kill9(mut self) {
+        self.process.kill().expect("kill");
+        self.process.wait().expect("wait");
+    }
+
+    /// SIGTERM, and waits until the process has ended by itself. Panics after `deadline`.
+    pub async fn terminate_and_wait(mut self, deadline: Duration) -> ExitStatus {
+        let id = self.process.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status().expect("kill");
+        assert!(sent.success(), "kill -TERM {id}: {sent}");
+        let mut ended = None;
+        eventually("tailwater has ended after SIGTERM", deadline, || {
+            ended = self.process.try_wait().expect("wait for tailwater");
+            ended.is_some()
+        })
+        .await;
+        ended.expect("just seen")
+    }
+
+    /// Where the admin port is, once the log has said so.
+    fn admin(&self) -> Option<String> {
+        let log = self.log.lock().expect("log");
+        let found = log.iter().find_map(|line| line.split_once("admin listening on "))?.1;
+        found.split_whitespace().next().map(str::to_owned)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of tailwater\n{}\n---", self.log().join("\n"));
+        }
+    }
+}
+
+/// What the admin port said.
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// Everything behind the head.
+    pub body: String,
+}
+
+/// Runs `tailwater check` on a configuration and gives back everything it said.
+pub fn check(folder: &Path, config: &str) -> Output {
+    tailwater(folder, config).args(["check", "--config", "config.toml"]).output().expect("run tailwater check")
+}
+
+/// The binary, in a folder with this configuration, with its own words caught.
+fn tailwater(folder: &Path, config: &str) -> Command {
+    std::fs::write(folder.join("config.toml"), config).expect("write config.toml");
+    let mut command = Command::new(PathBuf::from(env!("CARGO_BIN_EXE_tailwater")));
+    command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+/// The value of one line of the Prometheus text format, when it is the wanted one.
+fn sample(line: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let rest = line.strip_prefix(name)?;
+    let (set, value) = match rest.strip_prefix('{') {
+        Some(rest) => rest.split_once('}')?,
+        None => ("", rest),
+    };
+    let has = |(label, value): &(&str, &str)| set.split(',').any(|pair| pair == format!("{label}=\"{value}\""));
+    if !value.starts_with(' ') || !labels.iter().all(has) {
+        return None;
+    }
+    value.trim().parse().ok()
+}

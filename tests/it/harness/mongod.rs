@@ -1,0 +1,138 @@
+//! A mongod of the test's own: a replica set of one node on a free port, gone when the test ends, however it ends.
+
+use std::env;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bson::doc;
+use mongodb::Client;
+use mongodb::options::ClientOptions;
+use tempfile::TempDir;
+
+/// How long a mongod may take to become primary on a busy machine.
+const START_MAX: Duration = Duration::from_secs(60);
+
+/// A running replica set of one node.
+pub struct Mongod {
+    process: Child,
+    port: u16,
+    client: Client,
+    // Dropped after `drop` has ended the process that writes into it.
+    _folder: TempDir,
+}
+
+impl Mongod {
+    /// Starts one and waits until it is primary.
+    pub async fn start() -> Mongod {
+        Mongod::start_with(&[]).await
+    }
+
+    /// The same with arguments of the test's own, such as `["--oplogSize", "990"]` or `["--setParameter", "…"]`.
+    pub async fn start_with(arguments: &[&str]) -> Mongod {
+        let binary = binary();
+        // Between finding a free port and mongod binding it, another process may take it.
+        for _ in 0..5 {
+            let port = free_port();
+            let folder = tempfile::tempdir().expect("temporary folder");
+            let mut process = spawn(&binary, port, folder.path(), arguments);
+            if wait_for_socket(&mut process, port).await {
+                let client = direct_client(port).await;
+                let mut mongod = Mongod { process, port, client, _folder: folder };
+                mongod.initiate().await;
+                return mongod;
+            }
+            let log = std::fs::read_to_string(folder.path().join("mongod.log")).unwrap_or_default();
+            assert!(log.contains("Address already in use"), "mongod did not start: {}", tail(&log));
+        }
+        panic!("no free port for mongod in 5 attempts");
+    }
+
+    /// The connection string for the daemon.
+    pub fn uri(&self) -> String {
+        format!("mongodb://127.0.0.1:{}/?replicaSet=rs0", self.port)
+    }
+
+    /// A client of the test's own.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    async fn initiate(&mut self) {
+        let member = doc! { "_id": 0, "host": format!("127.0.0.1:{}", self.port) };
+        let admin = self.client.database("admin");
+        let config = doc! { "_id": "rs0", "members": [member] };
+        admin.run_command(doc! { "replSetInitiate": config }).await.expect("replSetInitiate");
+        let started = Instant::now();
+        loop {
+            let hello = admin.run_command(doc! { "hello": 1 }).await.expect("hello");
+            if hello.get_bool("isWritablePrimary").unwrap_or(false) {
+                return;
+            }
+            assert!(started.elapsed() < START_MAX, "mongod is not primary after {START_MAX:?}: {hello}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Mongod {
+    fn drop(&mut self) {
+        // Also while a test panics; its data is thrown away, so a clean shutdown would only take time.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The mongod that `cargo xtask test` has found, or one on PATH.
+fn binary() -> PathBuf {
+    if let Some(given) = env::var_os("TAILWATER_MONGOD") {
+        return given.into();
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path).map(|folder| folder.join("mongod")).find(|file| file.is_file());
+    found.expect(
+        "this test needs a mongod: run `cargo xtask test`, which fetches one, or put mongod on PATH or set TAILWATER_MONGOD",
+    )
+}
+
+fn spawn(binary: &Path, port: u16, folder: &Path, arguments: &[&str]) -> Child {
+    let mut command = Command::new(binary);
+    command.args(["--replSet", "rs0", "--bind_ip", "127.0.0.1", "--nounixsocket", "--port", &port.to_string()]);
+    command.arg("--dbpath").arg(folder).arg("--logpath").arg(folder.join("mongod.log"));
+    command.args(["--wiredTigerCacheSizeGB", "0.25", "--setParameter", "diagnosticDataCollectionEnabled=false"]);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap_or_else(|error| panic!("start {}: {error}", binary.display()))
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind a free port");
+    listener.local_addr().expect("bound address").port()
+}
+
+/// Whether it listens; `false` when the process has ended before.
+async fn wait_for_socket(process: &mut Child, port: u16) -> bool {
+    let started = Instant::now();
+    while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+        if process.try_wait().expect("wait for mongod").is_some() {
+            return false;
+        }
+        if started.elapsed() > START_MAX {
+            let _ = process.kill();
+            panic!("mongod does not listen after {START_MAX:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    true
+}
+
+async fn direct_client(port: u16) -> Client {
+    let uri = format!("mongodb://127.0.0.1:{port}/?directConnection=true");
+    let options = ClientOptions::parse(uri).await.expect("client options");
+    Client::with_options(options).expect("client")
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(5)..].join("\n")
+}

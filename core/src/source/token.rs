@@ -179,7 +179,7 @@ impl Token {
             Ordering::Greater => true,
             Ordering::Less => false,
             Ordering::Equal if self.format() == other.format() => {
-                let digits = |token: &Token| token.data().bytes().map(|b| b.to_ascii_uppercase()).collect::<Vec<_>>();
+                let digits = |token: &'_ Token| token.data().to_ascii_uppercase();
                 self.data() != other.data() && digits(self) > digits(other)
             }
             Ordering::Equal => true,
@@ -327,3 +327,6 @@ impl<'a> Reader<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -207,7 +207,8 @@ pub struct tw_plugin {
     pub vtable: *const tw_vtable,
 }
 
-/// The exported function, [`TW_ENTRY_SYMBOL`]. `[any thread] [may be called often]` Allocates nothing, starts nothing.
+/// The exported function, [`TW_ENTRY_SYMBOL`]. `[any thread] [may be called often]` Starts no thread and
+/// connects nothing; every call gives the same pointer, null means that the library cannot describe itself.
 pub type tw_plugin_entry = unsafe extern "C" fn() -> *const tw_plugin;
 
 /// A plugin's instance: opaque to the host.

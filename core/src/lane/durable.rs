@@ -1,0 +1,131 @@
+//! When one lane's low-water mark is written to the checkpoint store, and how far that has come.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+use tracing::warn;
+
+use crate::backoff::Backoff;
+use crate::checkpoint::{CheckpointError, Store};
+use crate::lane::settle::{Settle, Ticket};
+use crate::source::place::Place;
+
+/// The write rate while the lane is near its bound and only a write lets it go on.
+const PRESSED_INTERVAL: Duration = Duration::from_millis(50);
+
+/// After a failed write.
+const AGAIN: Backoff = Backoff { min: Duration::from_millis(200), max: Duration::from_secs(10) };
+
+/// The durable side of one lane.
+pub struct Durable {
+    /// `None` for a broadcast output: what is settled counts as durable, because nothing is kept.
+    store: Option<Arc<Store>>,
+    output: String,
+    interval: Duration,
+    idle_interval: Duration,
+    ahead_max: u64,
+    /// All events before this ticket are behind the durable place.
+    ticket: Ticket,
+    place: Place,
+    saving: Option<(JoinHandle<Result<(), CheckpointError>>, Ticket, Place)>,
+    /// No write before this.
+    not_before: Instant,
+    saved_at: Instant,
+    failures: u32,
+}
+
+impl Durable {
+    /// Nothing taken yet; `place` is durable.
+    pub fn new(
+        store: Option<Arc<Store>>,
+        output: &str,
+        config: &crate::checkpoint::config::Config,
+        ahead_max: u64,
+        place: Place,
+    ) -> Self {
+        let now = Instant::now();
+        Durable {
+            store,
+            output: output.to_owned(),
+            interval: config.interval,
+            idle_interval: config.idle_interval,
+            ahead_max,
+            ticket: 0,
+            place,
+            saving: None,
+            not_before: now,
+            saved_at: now,
+            failures: 0,
+        }
+    }
+
+    /// How many events the lane has taken past its durable place.
+    pub fn ahead(&self, settle: &Settle) -> u64 {
+        let durable = if self.store.is_some() { self.ticket } else { settle.first_unsettled() };
+        settle.next_ticket() - durable
+    }
+
+    /// When the low-water mark is to be written, if it moved.
+    pub fn due(&self, settle: &Settle) -> Option<Instant> {
+        if self.store.is_none() || self.saving.is_some() {
+            return None;
+        }
+        let settled = settle.first_unsettled() > self.ticket;
+        let interval = match settled {
+            true if self.ahead(settle) >= self.ahead_max / 2 => self.interval.min(PRESSED_INTERVAL),
+            true => self.interval,
+            false if *settle.low_water() != self.place => self.idle_interval,
+            false => return None,
+        };
+        Some((self.saved_at + interval).max(self.not_before))
+    }
+
+    /// Begins to write the low-water mark. Nothing happens when a write is under way or nothing moved.
+    pub fn save(&mut self, settle: &Settle) {
+        let moved = settle.first_unsettled() > self.ticket || *settle.low_water() != self.place;
+        let Some(store) = self.store.as_ref().filter(|_| self.saving.is_none() && moved) else { return };
+        let (store, output, place) = (Arc::clone(store), self.output.clone(), settle.low_water().clone());
+        let saved = place.clone();
+        let task = tokio::spawn(async move { store.save(&output, &place).await });
+        self.saving = Some((task, settle.first_unsettled(), saved));
+    }
+
+    /// Waits for the write under way; forever where there is none. Cancel-safe. True = it is durable now.
+    pub async fn saved(&mut self) -> bool {
+        let Some((task, ticket, place)) = &mut self.saving else { return std::future::pending().await };
+        let result = match task.await {
+            Ok(result) => result.map_err(|e| e.to_string()),
+            Err(error) => Err(format!("write checkpoint of {}: {error}", self.output)),
+        };
+        let (ticket, place) = (*ticket, place.clone());
+        self.saving = None;
+        self.saved_at = Instant::now();
+        match result {
+            Ok(()) => {
+                if self.failures > 0 {
+                    tracing::info!(output = self.output, "checkpoints are written again");
+                }
+                (self.ticket, self.place, self.failures) = (ticket, place, 0);
+                true
+            }
+            Err(error) => {
+                self.failures = self.failures.saturating_add(1);
+                let wait = AGAIN.delay(self.failures, rand::random());
+                self.not_before = self.saved_at + wait;
+                warn!(output = self.output, ?wait, "{error}; trying again");
+                false
+            }
+        }
+    }
+
+    /// True while a write is under way.
+    pub fn is_saving(&self) -> bool {
+        self.saving.is_some()
+    }
+
+    /// The durable place.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+}

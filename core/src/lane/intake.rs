@@ -1,0 +1,191 @@
+//! Where one lane's events come from: the window while the lane keeps up, a change stream of its own while it does not.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::event::Event;
+use crate::source::error::SourceError;
+use crate::source::place::Place;
+use crate::source::stream::{Batch, ChangeStream, StreamOptions};
+use crate::window::{Read, Window};
+
+/// Most events and bytes taken out of the window at once; they stay pinned while the lane works on them.
+const READ_EVENTS_MAX: usize = 1000;
+const READ_BYTES_MAX: usize = 1 << 20;
+
+/// One lane's reading end.
+pub struct Intake {
+    window: Arc<Window>,
+    /// Wakes the lane when the window has grown.
+    pushed: watch::Receiver<u64>,
+    /// How a catch-up stream of this lane is opened, its own `match` in it.
+    catch_up_options: StreamOptions,
+    /// Bounds the catch-up streams of all lanes together.
+    permits: Arc<Semaphore>,
+    from: From,
+    /// Read and not handed on, in stream order.
+    buffer: VecDeque<Arc<Event>>,
+    /// How far the stream is read once the buffer is empty.
+    reached: Option<Place>,
+    /// How often the lane fell off the window.
+    falls: u64,
+}
+
+enum From {
+    /// The window, from this sequence number on.
+    Window(u64),
+    /// A stream of its own.
+    CatchUp(CatchUp),
+    /// Outside the window without a stream; one is opened when there is room for events.
+    Outside,
+    /// The stream cannot go on.
+    Lost,
+}
+
+struct CatchUp {
+    batches: mpsc::Receiver<Result<Batch, SourceError>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for CatchUp {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What the lane finds when it asks for an event.
+pub enum Next {
+    /// The next event in stream order.
+    Event(Arc<Event>),
+    /// Everything up to here was handed on; nothing more at the moment.
+    Reached(Place),
+    /// Nothing at the moment.
+    Nothing,
+}
+
+impl Intake {
+    /// Reads on from `place`: in the window if it holds what is still to come, else on a stream of its own.
+    pub fn new(window: Arc<Window>, place: &Place, catch_up_options: StreamOptions, permits: Arc<Semaphore>) -> Self {
+        let pushed = window.subscribe();
+        let from = window.join(place, false).map_or(From::Outside, From::Window);
+        let (buffer, reached) = (VecDeque::new(), None);
+        Intake { window, pushed, catch_up_options, permits, from, buffer, reached, falls: 0 }
+    }
+
+    /// The next event, without waiting. `read_to` is how far the lane has read.
+    pub fn next(&mut self, read_to: &Place) -> Next {
+        loop {
+            if let Some(event) = self.buffer.pop_front() {
+                return Next::Event(event);
+            }
+            if let Some(reached) = self.reached.take() {
+                self.try_join(&reached);
+                return Next::Reached(reached);
+            }
+            match &mut self.from {
+                From::Window(seq) => {
+                    self.pushed.mark_unchanged();
+                    match self.window.read(*seq, READ_EVENTS_MAX, READ_BYTES_MAX, &mut self.buffer) {
+                        Read::Events(next) => *seq = next,
+                        Read::CaughtUp(reached) if reached == *read_to => return Next::Nothing,
+                        Read::CaughtUp(reached) => return Next::Reached(reached),
+                        Read::FellOff => {
+                            self.falls += 1;
+                            self.from = From::Outside;
+                        }
+                    }
+                }
+                From::Outside => {
+                    // It may fit again: a lane that paused long can be back at the end of a quiet stream.
+                    match self.window.join(read_to, true) {
+                        Some(seq) => self.from = From::Window(seq),
+                        None => {
+                            self.from = From::CatchUp(self.catch_up(read_to.clone()));
+                            return Next::Nothing;
+                        }
+                    }
+                }
+                From::CatchUp(_) | From::Lost => return Next::Nothing,
+            }
+        }
+    }
+
+    /// Waits until [`Intake::next`] has something. Cancel-safe.
+    ///
+    /// # Errors
+    /// The catch-up stream cannot go on; the lane must stop.
+    pub async fn more(&mut self) -> Result<(), SourceError> {
+        match &mut self.from {
+            From::Window(_) => {
+                // An error means that the window is gone: the pipeline is ending and will say so.
+                if self.pushed.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                Ok(())
+            }
+            From::CatchUp(stream) => match stream.batches.recv().await {
+                Some(Ok(batch)) => {
+                    self.buffer.extend(batch.events);
+                    self.reached = Some(batch.reached);
+                    Ok(())
+                }
+                Some(Err(error)) => {
+                    self.from = From::Lost;
+                    Err(error)
+                }
+                None => {
+                    self.from = From::Outside;
+                    Ok(())
+                }
+            },
+            From::Outside => Ok(()),
+            From::Lost => std::future::pending().await,
+        }
+    }
+
+    /// Gives a catch-up stream back when the lane cannot take events for long; it is opened again when it can.
+    pub fn rest(&mut self) {
+        if matches!(self.from, From::CatchUp(_)) && self.buffer.is_empty() && self.reached.is_none() {
+            self.from = From::Outside;
+        }
+    }
+
+    /// True while the lane reads from the window.
+    pub fn is_live(&self) -> bool {
+        matches!(self.from, From::Window(_))
+    }
+
+    /// How often the lane fell off the window.
+    pub fn falls(&self) -> u64 {
+        self.falls
+    }
+
+    fn try_join(&mut self, reached: &Place) {
+        if let From::CatchUp(_) = self.from
+            && let Some(seq) = self.window.join(reached, true)
+        {
+            self.from = From::Window(seq);
+        }
+    }
+
+    fn catch_up(&self, place: Place) -> CatchUp {
+        let (options, permits) = (self.catch_up_options.clone(), Arc::clone(&self.permits));
+        let (sender, batches) = mpsc::channel(1);
+        let task = tokio::spawn(async move {
+            // Closed never: the semaphore lives as long as the pipeline.
+            let Ok(_permit) = permits.acquire_owned().await else { return };
+            let mut stream = ChangeStream::new(options, place);
+            loop {
+                let batch = stream.next().await;
+                let failed = batch.is_err();
+                if sender.send(batch).await.is_err() || failed {
+                    return;
+                }
+            }
+        });
+        CatchUp { batches, task }
+    }
+}

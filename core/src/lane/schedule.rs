@@ -1,0 +1,368 @@
+//! Which events of one lane may leave now, and what becomes of them by their verdicts. Pure: time and jitter are passed in.
+//!
+//! Order is kept per key: while an event of a key is in flight in one batch or waits for its retry, later events of that key
+//! wait behind it; other keys pass. Ordering `strict` is one key for all, `none` a key of its own for each event. An event
+//! without a document is a barrier: it leaves alone, after everything before it and before everything behind it.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::event::Event;
+use crate::lane::config::Ordering;
+use crate::lane::settle::Ticket;
+use crate::plugin::{Verdict, Verdicts};
+
+/// An event on its way through a lane.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// Its place in the order of the lane.
+    pub ticket: Ticket,
+    /// The event, shared with the window and other lanes.
+    pub event: Arc<Event>,
+    /// How often it was handed out, this time included; 0 before the first.
+    pub attempt: u32,
+    /// What the scheduler orders by.
+    key: u64,
+    barrier: bool,
+}
+
+/// When and why an event goes back, by how often it was handed out.
+pub type Backoff<'a> = &'a mut dyn FnMut(u32) -> Duration;
+
+/// What a completed batch means for its events.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// Acknowledged.
+    pub acked: Vec<Item>,
+    /// Refused for good, with the reason.
+    pub rejected: Vec<(Item, String)>,
+    /// How many go back to be delivered again.
+    pub retried: usize,
+    /// First reason given for a retry.
+    pub retry_reason: Option<String>,
+    /// The output must stop.
+    pub fatal: Option<String>,
+    /// The instance must be replaced.
+    pub failed: Option<String>,
+}
+
+/// Limits of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchLimits {
+    /// Most events.
+    pub events_max: usize,
+    /// Most bytes of BSON; a single larger event still leaves, alone.
+    pub bytes_max: usize,
+}
+
+/// The queue of one lane between intake and plugin.
+pub struct Schedule {
+    ordering: Ordering,
+    /// Keys that may leave, by the ticket of their oldest event, rising. May hold stale entries of keys that went out
+    /// meanwhile; they are dropped when they come to the front.
+    ready: VecDeque<(Ticket, u64)>,
+    /// Keys with events queued, in flight or waiting for a retry.
+    keys: HashMap<u64, KeyState, BuildHasherDefault<KeyHasher>>,
+    /// When blocked keys may go on.
+    timers: BinaryHeap<Reverse<(Instant, u64)>>,
+    batches: HashMap<u64, Vec<Item>>,
+    /// Key of the barrier that left and is not settled: nothing else leaves meanwhile.
+    barrier: Option<u64>,
+    blocked: usize,
+    queued: usize,
+    in_flight: usize,
+}
+
+#[derive(Default)]
+struct KeyState {
+    /// In ticket order. The first one apart: most keys never have a second, and need no allocation.
+    head: Option<Item>,
+    tail: VecDeque<Item>,
+    /// The batch that has events of this key in flight.
+    batch: Option<u64>,
+    /// Set while the key waits for a retry; a timer that does not agree with it is stale.
+    blocked_until: Option<Instant>,
+    /// Used while a batch completes: an earlier event of this key was not acked.
+    held_back: bool,
+}
+
+impl KeyState {
+    fn push_back(&mut self, item: Item) {
+        if self.head.is_none() { self.head = Some(item) } else { self.tail.push_back(item) }
+    }
+
+    fn push_front(&mut self, item: Item) {
+        if let Some(second) = self.head.replace(item) {
+            self.tail.push_front(second);
+        }
+    }
+
+    fn pop_front(&mut self) -> Option<Item> {
+        let item = self.head.take();
+        self.head = self.tail.pop_front();
+        item
+    }
+}
+
+/// Keys are hashes already.
+#[derive(Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
+}
+
+impl Schedule {
+    /// An empty queue.
+    pub fn new(ordering: Ordering) -> Self {
+        Schedule {
+            ordering,
+            ready: VecDeque::new(),
+            keys: HashMap::default(),
+            timers: BinaryHeap::new(),
+            batches: HashMap::new(),
+            barrier: None,
+            blocked: 0,
+            queued: 0,
+            in_flight: 0,
+        }
+    }
+
+    /// Takes in an event; tickets must come in rising order.
+    pub fn push(&mut self, ticket: Ticket, event: Arc<Event>) {
+        // Consecutive tickets are poor hashes: spread them over the table.
+        let own_key = ticket.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let (key, barrier) = match (self.ordering, event.key()) {
+            (Ordering::Key, Some(key)) => (key.get(), false),
+            (Ordering::Key, None) => (own_key, true),
+            (Ordering::Strict, _) => (0, false),
+            (Ordering::None, _) => (own_key, false),
+        };
+        let state = self.keys.entry(key).or_default();
+        let idle = state.head.is_none() && state.batch.is_none() && state.blocked_until.is_none();
+        state.push_back(Item { ticket, event, attempt: 0, key, barrier });
+        if idle {
+            self.ready.push_back((ticket, key));
+        }
+        self.queued += 1;
+    }
+
+    /// The events of the next batch, oldest first, now in flight under the number `batch`; empty when nothing may leave.
+    pub fn next_batch(&mut self, batch: u64, limits: BatchLimits, now: Instant) -> &[Item] {
+        self.release(now);
+        let mut taken: Vec<Item> = Vec::new();
+        let mut bytes = 0usize;
+        while let Some(&(ticket, key)) = self.ready.front() {
+            let Some(state) = self.keys.get_mut(&key) else {
+                self.ready.pop_front();
+                continue;
+            };
+            let stale = state.batch.is_some_and(|other| other != batch) || state.blocked_until.is_some();
+            let Some(head) = state.head.as_ref().filter(|head| !stale && head.ticket == ticket) else {
+                self.ready.pop_front();
+                continue;
+            };
+            if self.barrier.is_some_and(|barrier| barrier != key) {
+                break;
+            }
+            if head.barrier && (!taken.is_empty() || !self.batches.is_empty() || self.blocked > 0) {
+                break;
+            }
+            let size = head.event.raw().as_bytes().len();
+            let full = taken.len() >= limits.events_max || bytes + size > limits.bytes_max;
+            if !taken.is_empty() && full {
+                break;
+            }
+            self.ready.pop_front();
+            let Some(mut item) = state.pop_front() else { continue };
+            state.batch = Some(batch);
+            if let Some(next) = &state.head {
+                insert_sorted(&mut self.ready, (next.ticket, key));
+            }
+            item.attempt = item.attempt.saturating_add(1);
+            bytes += size;
+            let alone = item.barrier;
+            taken.push(item);
+            if alone {
+                self.barrier = Some(key);
+                break;
+            }
+        }
+        if taken.is_empty() {
+            return &[];
+        }
+        self.queued -= taken.len();
+        self.in_flight += taken.len();
+        self.batches.entry(batch).or_insert(taken)
+    }
+
+    /// Applies the verdicts of a batch. An unknown number (an answer that came too late) changes nothing.
+    ///
+    /// After the first event of a key that is not acked, later events of that key in the batch go back too, whatever their
+    /// verdict. `backoff` gives the delay of a retry that names none.
+    pub fn complete(&mut self, batch: u64, verdicts: Verdicts, now: Instant, backoff: Backoff) -> Settled {
+        let mut settled = Settled::default();
+        let Some(items) = self.batches.remove(&batch) else { return settled };
+        self.in_flight -= items.len();
+        let keys: Vec<u64> = items.iter().map(|item| item.key).collect();
+        let attempt = items.iter().map(|item| item.attempt).max().unwrap_or(1);
+        // One delay for the whole batch: what left together comes back together.
+        let mut batch_delay = None;
+        let mut again: Vec<Item> = Vec::new();
+        let mut overrides = verdicts.overrides;
+        overrides.sort_by_key(|(index, _)| *index);
+        let mut overrides = overrides.into_iter().peekable();
+        for (index, item) in items.into_iter().enumerate() {
+            let mut own = None;
+            while let Some((_, verdict)) = overrides.next_if(|(named, _)| *named as usize <= index) {
+                own = Some(verdict);
+            }
+            let Some(state) = self.keys.get_mut(&item.key) else { continue };
+            if state.held_back {
+                again.push(item);
+                continue;
+            }
+            match own.as_ref().unwrap_or(&verdicts.default) {
+                Verdict::Ack => {
+                    settled.acked.push(item);
+                    continue;
+                }
+                Verdict::Reject { reason } => settled.rejected.push((item, reason.clone())),
+                Verdict::Retry { after, reason } => {
+                    let delay = after.unwrap_or_else(|| *batch_delay.get_or_insert_with(|| backoff(attempt)));
+                    state.blocked_until = Some(now + delay);
+                    settled.retry_reason.get_or_insert_with(|| reason.clone());
+                    again.push(item);
+                }
+                Verdict::Fatal { reason } => {
+                    settled.fatal.get_or_insert_with(|| reason.clone());
+                    again.push(item);
+                }
+                Verdict::Failed { reason } => {
+                    settled.failed.get_or_insert_with(|| reason.clone());
+                    again.push(item);
+                }
+            }
+            state.held_back = true;
+        }
+        settled.retried = again.len();
+        self.put_back(batch, again, &keys);
+        settled
+    }
+
+    /// The instance is gone: everything in flight goes back and may leave again at once.
+    pub fn fail_all(&mut self) -> usize {
+        let batches = std::mem::take(&mut self.batches);
+        let mut count = 0;
+        for (batch, items) in batches {
+            count += items.len();
+            let keys: Vec<u64> = items.iter().map(|item| item.key).collect();
+            self.in_flight -= items.len();
+            self.put_back(batch, items, &keys);
+        }
+        count
+    }
+
+    fn put_back(&mut self, batch: u64, again: Vec<Item>, keys: &[u64]) {
+        self.queued += again.len();
+        for item in again.into_iter().rev() {
+            if let Some(state) = self.keys.get_mut(&item.key) {
+                state.push_front(item);
+            }
+        }
+        for key in keys {
+            let Some(state) = self.keys.get_mut(key) else { continue };
+            if state.batch != Some(batch) {
+                continue;
+            }
+            state.batch = None;
+            state.held_back = false;
+            match (&state.head, state.blocked_until) {
+                (None, _) => {
+                    self.keys.remove(key);
+                    if self.barrier == Some(*key) {
+                        self.barrier = None;
+                    }
+                }
+                (Some(_), Some(until)) => {
+                    self.blocked += 1;
+                    self.timers.push(Reverse((until, *key)));
+                }
+                (Some(head), None) => insert_sorted(&mut self.ready, (head.ticket, *key)),
+            }
+        }
+    }
+
+    /// Lets keys go whose wait is over.
+    fn release(&mut self, now: Instant) {
+        while let Some(Reverse((until, key))) = self.timers.peek().copied() {
+            if until > now {
+                break;
+            }
+            self.timers.pop();
+            let Some(state) = self.keys.get_mut(&key) else { continue };
+            state.blocked_until = None;
+            self.blocked -= 1;
+            if let Some(head) = &state.head {
+                insert_sorted(&mut self.ready, (head.ticket, key));
+            }
+        }
+    }
+
+    /// When the next wait for a retry ends.
+    pub fn next_timer(&self) -> Option<Instant> {
+        self.timers.peek().map(|Reverse((until, _))| *until)
+    }
+
+    /// Events waiting to leave, those behind a retry included.
+    pub fn queued(&self) -> usize {
+        self.queued
+    }
+
+    /// Events in batches that are not completed.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Batches that are not completed.
+    pub fn batches_in_flight(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// True when some key may be able to leave; not certain, but false is.
+    pub fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// True while the batch has no verdict.
+    pub fn is_in_flight(&self, batch: u64) -> bool {
+        self.batches.contains_key(&batch)
+    }
+
+    /// Keys that wait for a retry.
+    pub fn blocked_keys(&self) -> usize {
+        self.blocked
+    }
+}
+
+/// Inserts where the ticket belongs; what is there already is not doubled. New tickets are the highest, and retried ones are
+/// among the lowest, so that little has to move.
+fn insert_sorted(ready: &mut VecDeque<(Ticket, u64)>, entry: (Ticket, u64)) {
+    let at = ready.partition_point(|other| *other < entry);
+    if ready.get(at) != Some(&entry) {
+        ready.insert(at, entry);
+    }
+}

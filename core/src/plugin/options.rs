@@ -1,0 +1,114 @@
+//! The options of an output against the JSON Schema its plugin carries, with errors that name the option.
+
+use jsonschema::Validator;
+use jsonschema::error::ValidationErrorKind;
+use serde_json::Value;
+use thiserror::Error;
+
+/// The options of an output are not acceptable to its plugin.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("{}", faults.join("; "))]
+pub struct OptionsError {
+    /// One sentence per fault, each with the option's path.
+    pub faults: Vec<String>,
+}
+
+/// Every fault the schema finds.
+pub(crate) fn check(validator: &Validator, schema: &Value, options: &Value) -> Result<(), OptionsError> {
+    let faults: Vec<String> = validator.iter_errors(options).map(|error| describe(&error, schema)).collect();
+    if faults.is_empty() { Ok(()) } else { Err(OptionsError { faults }) }
+}
+
+fn describe(error: &jsonschema::ValidationError<'_>, schema: &Value) -> String {
+    let path = dotted(error.instance_path().as_str());
+    match error.kind() {
+        ValidationErrorKind::AdditionalProperties { unexpected }
+        | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
+            // The list of known options stands beside the keyword that forbids the others.
+            let known = known_properties(schema, error.schema_path().as_str());
+            unexpected.iter().map(|key| unknown(&format!("{path}.{key}"), key, &known)).collect::<Vec<_>>().join("; ")
+        }
+        ValidationErrorKind::Required { property } => {
+            format!("{path}.{} is required", property.as_str().unwrap_or_default())
+        }
+        _ => format!("{path}: {error}"),
+    }
+}
+
+fn unknown(path: &str, key: &str, known: &[String]) -> String {
+    match nearest(key, known) {
+        Some(near) => format!("{path}: unknown option, did you mean {near:?}?"),
+        None if known.is_empty() => format!("{path}: unknown option, this plugin has none here"),
+        None => format!("{path}: unknown option, there are {}", known.join(", ")),
+    }
+}
+
+/// The known name that a typing error would most likely have meant.
+pub(crate) fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a String> {
+    known
+        .iter()
+        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
+        .filter(|(likeness, _)| *likeness > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
+
+fn known_properties(schema: &Value, keyword_path: &str) -> Vec<String> {
+    let parent = keyword_path.rsplit_once('/').map_or("", |(parent, _)| parent);
+    let properties = schema.pointer(parent).and_then(|node| node.get("properties")).and_then(Value::as_object);
+    properties.map(|properties| properties.keys().cloned().collect()).unwrap_or_default()
+}
+
+/// `/retry/0/after` as `options.retry[0].after`.
+fn dotted(pointer: &str) -> String {
+    let mut path = "options".to_owned();
+    for part in pointer.split('/').skip(1) {
+        let part = part.replace("~1", "/").replace("~0", "~");
+        if !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()) {
+            path.push_str(&format!("[{part}]"));
+        } else {
+            path.push('.');
+            path.push_str(&part);
+        }
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn faults_name_the_option() {
+        let schema = json!({
+            "type": "object",
+            "additionalProperties": false,
+            "required": ["path"],
+            "properties": {
+                "path": { "type": "string" },
+                "retry": { "$ref": "#/$defs/retry" },
+                "hosts": { "type": "array", "items": { "type": "string" } }
+            },
+            "$defs": { "retry": { "type": "object", "additionalProperties": false, "properties": { "after": {} } } }
+        });
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        let table = [
+            (json!({ "path": "a" }), ""),
+            (json!({ "path": 5 }), r#"options.path: 5 is not of type "string""#),
+            (json!({}), "options.path is required"),
+            (json!({ "path": "a", "hosst": [] }), r#"options.hosst: unknown option, did you mean "hosts"?"#),
+            (json!({ "path": "a", "zzz": 1 }), "options.zzz: unknown option, there are hosts, path, retry"),
+            (json!({ "path": "a", "hosts": ["b", 1] }), r#"options.hosts[1]: 1 is not of type "string""#),
+            (
+                json!({ "path": "a", "retry": { "aftr": 1 } }),
+                r#"options.retry.aftr: unknown option, did you mean "after"?"#,
+            ),
+        ];
+        for (options, expected) in table {
+            let found = check(&validator, &schema, &options).err().map(|error| error.to_string()).unwrap_or_default();
+            assert_eq!(found, expected, "{options}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What went wrong with the change stream, sorted by what has to be done about it.
+
+use mongodb::error::{Error, ErrorKind};
+
+/// Server error codes of a position whose history is gone: ChangeStreamHistoryLost, CappedPositionLost, ShardRemovedError.
+const HISTORY_LOST: [i32; 3] = [286, 136, 464];
+
+/// Passing trouble by code: what the change streams specification lists as resumable, and "this token, this way" (280, 260,
+/// 50810, 50811), which opening by time mends.
+const PASSING: [i32; 27] = [
+    6, 7, 43, 50, 63, 89, 91, 133, 150, 189, 234, 237, 262, 317, 358, 9001, 10107, 11600, 11602, 13388, 13435, 13436, 280,
+    260, 50810, 50811, 11601,
+];
+
+/// Why the source cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The oplog no longer reaches back to the position. A retry does not help.
+    #[error("{what}: the oplog no longer reaches back to {place}; enlarge the oplog, or begin anew with another name: {error}")]
+    HistoryLost {
+        /// What was being done.
+        what: String,
+        /// Where reading should have gone on.
+        place: String,
+        /// The server's own words.
+        error: String,
+    },
+    /// The server refuses for good. A retry does not help.
+    #[error("{what}: {reason}")]
+    Refused {
+        /// What was being done.
+        what: String,
+        /// The server's own words, and what to do.
+        reason: String,
+    },
+    /// The deployment cannot be reached, or is not what a change stream needs.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The server sent what cannot be a change event.
+    #[error("decode change event {place}: {reason}")]
+    Undecodable {
+        /// How far reading had come.
+        place: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// What to do about an error of the driver.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Open again, by time, after a while.
+    Passing,
+    /// The history is gone.
+    HistoryLost,
+    /// It will not get better.
+    Refused,
+}
+
+/// The server's error code, where there is one.
+pub fn code(error: &Error) -> Option<i32> {
+    match error.kind.as_ref() {
+        ErrorKind::Command(command) => Some(command.code),
+        _ => None,
+    }
+}
+
+/// Sorts an error of an open or a read.
+pub fn classify(error: &Error) -> Class {
+    match error.kind.as_ref() {
+        ErrorKind::Command(command) if HISTORY_LOST.contains(&command.code) => Class::HistoryLost,
+        ErrorKind::Command(command) => {
+            let labelled = error.contains_label("ResumableChangeStreamError") || error.contains_label("RetryableError");
+            if labelled || PASSING.contains(&command.code) { Class::Passing } else { Class::Refused }
+        }
+        ErrorKind::Io(_)
+        | ErrorKind::ConnectionPoolCleared { .. }
+        | ErrorKind::ServerSelection { .. }
+        | ErrorKind::DnsResolve { .. } => Class::Passing,
+        _ => Class::Refused,
+    }
+}
+
+/// The error for an operator; `what` is what was being done, `place` where reading stood.
+pub fn explain(error: &Error, what: &str, place: &str) -> SourceError {
+    let what = what.to_owned();
+    let message = one_line(error);
+    if classify(error) == Class::HistoryLost {
+        return SourceError::HistoryLost { what, place: place.to_owned(), error: message };
+    }
+    let advice = match code(error) {
+        Some(40573) => "; change streams need a replica set: start mongod with --replSet and run rs.initiate() once",
+        Some(13) => "; grant the user find and changeStream on what is watched (the role readAnyDatabase has both)",
+        Some(18) => "; check user, password and authSource in source.uri",
+        Some(10334) => {
+            "; an event is larger than 16 MiB: leave out full_document or full_document_before_change, or project it \
+             smaller in source.pipeline"
+        }
+        Some(47) => "; full_document = \"required\" needs changeStreamPreAndPostImages on every watched collection",
+        // FailedToParse, BadValue, Location40324 (unknown stage) and their like: the pipeline is at fault.
+        Some(9 | 2 | 14 | 40323 | 40324 | 40228 | 16436 | 31249 | 31253 | 31254 | 51187) => "; check source.pipeline and match",
+        _ => "",
+    };
+    SourceError::Refused { what, reason: format!("{message}{advice}") }
+}
+
+/// The driver's words without its decoration, on one line.
+pub fn one_line(error: &Error) -> String {
+    let text = match error.kind.as_ref() {
+        ErrorKind::Command(command) => format!("{} (code {}, {})", command.message, command.code, command.code_name),
+        kind => kind.to_string(),
+    };
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

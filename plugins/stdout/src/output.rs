@@ -1,0 +1,174 @@
+//! The output: a batch becomes one write.
+
+use std::io;
+
+use tailwater_sdk::{Batch, Context, Counter, DeliverError, Output, StartError};
+
+use crate::{
+    config::{Fsync, Options},
+    lines::{self, Shared},
+};
+
+/// Writes each event as a line of JSON.
+pub struct Stdout {
+    lines: Shared,
+    /// For messages: the path, or "standard output".
+    target: String,
+    fsync: Fsync,
+    context: Context,
+    bytes: Counter,
+}
+
+impl Output for Stdout {
+    type Options = Options;
+    const SUMMARY: &'static str = "Writes each event as a line of JSON, to standard output or to a file.";
+    const BATCH_EVENTS_MAX: u32 = 1000;
+    const WANTS_JSON: bool = true;
+
+    fn validate(options: &Options) -> Result<(), tailwater_sdk::Error> {
+        match &options.path {
+            Some(path) if path.as_os_str().is_empty() => Err("path is empty: leave it out for standard output".into()),
+            None if options.fsync == Fsync::Batch => Err("fsync = \"batch\" needs a path".into()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn start(options: Options, context: Context) -> Result<Self, StartError> {
+        let target = options.path.as_ref().map_or("standard output".to_owned(), |path| path.display().to_string());
+        // Opening a named pipe waits for its reader.
+        let opened = context.spawn_blocking(move || match &options.path {
+            Some(path) => lines::append_to(path),
+            None => lines::stdout(),
+        });
+        let lines = opened.await?.map_err(|error| cannot_open(&target, &error))?;
+        let bytes = context.counter("stdout_bytes_total", "Bytes written to standard output or the file.");
+        Ok(Self { lines, target, fsync: options.fsync, context, bytes })
+    }
+
+    async fn deliver(&self, batch: &Batch) -> Result<(), DeliverError> {
+        let mut buffer = Vec::with_capacity(batch.bytes() as usize * 2);
+        for event in batch.iter() {
+            buffer.extend_from_slice(event.json()?);
+            buffer.push(b'\n');
+        }
+        let length = buffer.len() as u64;
+        // On a thread of its own: a pipe that nobody reads blocks for as long as it likes, and this library has one worker for
+        // all its outputs. The lock goes along, so that the lines stay whole even where this future is dropped meanwhile.
+        let mut lines = self.lines.clone().lock_owned().await;
+        let fsync = self.fsync;
+        let written = self.context.spawn_blocking(move || {
+            lines.write(&buffer)?;
+            if fsync == Fsync::Batch { lines.sync() } else { Ok(()) }
+        });
+        written.await?.map_err(|error| cannot_write(&self.target, &error))?;
+        self.bytes.add(length);
+        Ok(())
+    }
+}
+
+fn cannot_open(target: &str, error: &io::Error) -> StartError {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            StartError::fatal(format!("open {target}: its folder does not exist; make it, or change `path`"))
+        }
+        io::ErrorKind::StorageFull => StartError::retry(format!("open {target}: the disk is full")),
+        _ => StartError::fatal(format!("open {target}: {error}")),
+    }
+}
+
+fn cannot_write(target: &str, error: &io::Error) -> DeliverError {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => {
+            DeliverError::fatal(format!("write to {target}: its reader is gone; start the reader and the daemon again"))
+        }
+        io::ErrorKind::StorageFull => {
+            DeliverError::retry(format!("write to {target}: the disk is full; this passes when there is room"))
+        }
+        _ => DeliverError::retry(format!("write to {target}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde_json::json;
+    use tailwater_sdk::testing::{Harness, Outcome, StartFailure, TestEvent, Verdict};
+
+    use super::*;
+
+    fn events(first: u32, count: u32) -> Vec<TestEvent> {
+        let event = |n| TestEvent::new("insert", "shop", "orders").json(&format!("{{\"n\":{n}}}"));
+        (first..first + count).map(event).collect()
+    }
+
+    fn acked(outcome: &Outcome) -> bool {
+        outcome.verdicts.iter().all(|verdict| *verdict == Verdict::Ack)
+    }
+
+    #[test]
+    fn a_batch_is_appended_line_by_line_and_a_second_run_goes_on_at_the_end() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("events.jsonl");
+        for first in [0, 2] {
+            let harness = Harness::<Stdout>::start(json!({ "path": path, "fsync": "batch" })).expect("it starts");
+            assert!(acked(&harness.deliver(events(first, 2))));
+            assert_eq!(harness.metric("stdout_bytes_total"), 16.0);
+            assert_eq!(harness.stop(), Verdict::Ack);
+        }
+        assert_eq!(fs::read_to_string(path).expect("a file"), "{\"n\":0}\n{\"n\":1}\n{\"n\":2}\n{\"n\":3}\n");
+    }
+
+    #[test]
+    fn two_outputs_with_batches_in_flight_never_write_into_each_others_lines() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("events.jsonl");
+        let long = format!("{{\"text\":\"{}\"}}", "x".repeat(100_000));
+        let outputs: Vec<_> =
+            (0..2).map(|_| Harness::<Stdout>::start(json!({ "path": path })).expect("it starts")).collect();
+        let pending: Vec<_> = (0..20)
+            .map(|n| outputs[n % 2].begin_delivery(vec![TestEvent::new("insert", "a", "b").json(&long)]))
+            .collect();
+        assert!(pending.into_iter().all(|pending| acked(&pending.wait())));
+        let text = fs::read_to_string(path).expect("a file");
+        assert_eq!(text.lines().count(), 20);
+        assert!(text.lines().all(|line| line == long));
+    }
+
+    #[test]
+    fn a_full_disk_is_retried() {
+        let harness = Harness::<Stdout>::start(json!({ "path": "/dev/full" })).expect("it starts");
+        let outcome = harness.deliver(events(0, 1));
+        let [Verdict::Retry { reason, .. }] = &outcome.verdicts[..] else { panic!("retry, not {outcome:?}") };
+        assert!(reason.contains("/dev/full") && reason.contains("full"), "{reason}");
+    }
+
+    #[test]
+    fn a_missing_folder_is_named() {
+        let failure = Harness::<Stdout>::start(json!({ "path": "/nowhere/at/all.jsonl" })).err();
+        let Some(StartFailure::Verdict(Verdict::Fatal { reason })) = failure else { panic!("fatal, not {failure:?}") };
+        assert_eq!(reason, "open /nowhere/at/all.jsonl: its folder does not exist; make it, or change `path`");
+    }
+
+    #[test]
+    fn an_event_without_json_is_rejected_and_the_others_come_again() {
+        let harness = Harness::<Stdout>::start(json!({ "path": "/dev/null" })).expect("it starts");
+        let mut batch = events(0, 2);
+        batch[1].json = None;
+        let outcome = harness.deliver(batch);
+        assert!(matches!(outcome.verdicts[..], [Verdict::Retry { .. }, Verdict::Reject { .. }]), "{outcome:?}");
+    }
+
+    #[test]
+    fn options_that_cannot_work_are_refused() {
+        for (options, expected) in [
+            (json!({ "path": "" }), "path is empty"),
+            (json!({ "fsync": "batch" }), "needs a path"),
+            (json!({ "pat": "x" }), "unknown field `pat`"),
+            (json!({ "fsync": "always" }), "unknown variant `always`"),
+        ] {
+            let error = Harness::<Stdout>::validate(options.clone()).expect_err(expected);
+            assert!(error.contains(expected), "{options}: {error}");
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! One change event of a batch: plain accessors over the border's struct. Knows nothing of completing.
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use tailwater_abi::*;
+
+use crate::{
+    Batch, DeliverError, Verdict, Verdicts,
+    host::{bytes, text},
+};
+
+/// One change event of a [`Batch`].
+#[derive(Clone, Copy)]
+pub struct Event<'a> {
+    raw: &'a tw_event,
+    index: u32,
+    batch: &'a Batch,
+}
+
+impl<'a> Event<'a> {
+    pub(crate) fn new(raw: &'a tw_event, index: u32, batch: &'a Batch) -> Self {
+        Self { raw, index, batch }
+    }
+
+    pub(crate) fn index(&self) -> u32 {
+        self.index
+    }
+
+    fn text(&self, value: tw_str) -> &'a str {
+        // SAFETY: valid until the token is completed; `'a` is a borrow of the batch, which ends before that.
+        unsafe { text(value) }
+    }
+
+    fn document(&self, value: tw_slice) -> Option<&'a [u8]> {
+        // SAFETY: as in `text`.
+        (!value.ptr.is_null()).then(|| unsafe { bytes(value) })
+    }
+
+    /// The event id: 33 characters that are safe everywhere and sort by time, the same in every output and after every
+    /// redelivery. Use it wherever the destination can recognise a duplicate.
+    pub fn id(&self) -> &'a str {
+        self.text(self.raw.id)
+    }
+
+    /// Events with the same key belong to one document; 0 where the event has none (a dropped collection).
+    pub fn key(&self) -> u64 {
+        self.raw.key
+    }
+
+    /// Kind of change.
+    pub fn op(&self) -> Op {
+        Op::from_abi(self.raw.op)
+    }
+
+    /// The server's own name of the kind of change: `insert`, `update`, `createIndexes`, …
+    pub fn operation_type(&self) -> &'a str {
+        self.text(self.raw.operation_type)
+    }
+
+    /// Database; empty where the event has none.
+    pub fn db(&self) -> &'a str {
+        self.text(self.raw.db)
+    }
+
+    /// Collection; empty where the event has none.
+    pub fn coll(&self) -> &'a str {
+        self.text(self.raw.coll)
+    }
+
+    /// MongoDB's timestamp of the change: seconds in the high half, increment in the low.
+    pub fn cluster_time(&self) -> u64 {
+        self.raw.cluster_time
+    }
+
+    /// The server's clock at the change; `None` before MongoDB 6.0.
+    pub fn wall_time(&self) -> Option<SystemTime> {
+        let ms = self.raw.wall_time_ms;
+        let distance = Duration::from_millis(ms.unsigned_abs());
+        match ms {
+            0 => None,
+            1.. => SystemTime::UNIX_EPOCH.checked_add(distance),
+            _ => SystemTime::UNIX_EPOCH.checked_sub(distance),
+        }
+    }
+
+    /// 1 on first delivery.
+    pub fn attempt(&self) -> u32 {
+        self.raw.attempt
+    }
+
+    /// True where the event was handed out before.
+    pub fn is_redelivery(&self) -> bool {
+        self.raw.flags & TW_EVENT_REDELIVERY != 0
+    }
+
+    /// True where the change belongs to a transaction.
+    pub fn in_transaction(&self) -> bool {
+        self.raw.flags & TW_EVENT_IN_TRANSACTION != 0
+    }
+
+    /// The whole change event as the server sent it: a BSON document.
+    pub fn raw(&self) -> &'a [u8] {
+        self.document(self.raw.raw).unwrap_or_default()
+    }
+
+    /// `documentKey`, a BSON document.
+    pub fn document_key(&self) -> Option<&'a [u8]> {
+        self.document(self.raw.document_key)
+    }
+
+    /// `fullDocument`, a BSON document; `None` when absent or null.
+    pub fn full_document(&self) -> Option<&'a [u8]> {
+        self.document(self.raw.full_document)
+    }
+
+    /// `fullDocumentBeforeChange`, a BSON document; `None` when absent or null.
+    pub fn full_document_before_change(&self) -> Option<&'a [u8]> {
+        self.document(self.raw.full_document_before_change)
+    }
+
+    /// `updateDescription`, a BSON document.
+    pub fn update_description(&self) -> Option<&'a [u8]> {
+        self.document(self.raw.update_description)
+    }
+
+    /// The resume token, a BSON document. Opaque; prefer [`id`](Self::id).
+    pub fn resume_token(&self) -> &'a [u8] {
+        self.document(self.raw.resume_token).unwrap_or_default()
+    }
+
+    /// The event as JSON (UTF-8, one line), in the form the operator chose with `json = …`. Made at most once for all outputs.
+    ///
+    /// # Errors
+    /// Where the daemon cannot make it. `?` then rejects this event and has the others delivered again.
+    pub fn json(&self) -> Result<&'a [u8], JsonError> {
+        self.json_abi(TW_JSON_CONFIGURED)
+    }
+
+    /// The event as JSON in this form, whatever the operator chose.
+    ///
+    /// # Errors
+    /// As [`json`](Self::json).
+    pub fn json_as(&self, form: JsonForm) -> Result<&'a [u8], JsonError> {
+        self.json_abi(match form {
+            JsonForm::Relaxed => TW_JSON_RELAXED,
+            JsonForm::Canonical => TW_JSON_CANONICAL,
+            JsonForm::Plain => TW_JSON_PLAIN,
+        })
+    }
+
+    fn json_abi(&self, form: tw_json_form) -> Result<&'a [u8], JsonError> {
+        self.batch.json(self.index, form).map_err(|status| JsonError { index: self.index, status })
+    }
+}
+
+impl fmt::Debug for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Event")
+            .field("id", &self.id())
+            .field("operation_type", &self.operation_type())
+            .field("db", &self.db())
+            .field("coll", &self.coll())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Kind of change. [`Event::operation_type`] has the name where it is `Other`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Op {
+    /// A document was inserted.
+    Insert,
+    /// Fields of a document changed.
+    Update,
+    /// A document was replaced.
+    Replace,
+    /// A document was deleted.
+    Delete,
+    /// A collection was dropped.
+    Drop,
+    /// A collection was renamed.
+    Rename,
+    /// A database was dropped.
+    DropDatabase,
+    /// Anything else, also kinds that this version does not know.
+    Other,
+}
+
+impl Op {
+    fn from_abi(op: tw_op) -> Self {
+        match op {
+            TW_OP_INSERT => Self::Insert,
+            TW_OP_UPDATE => Self::Update,
+            TW_OP_REPLACE => Self::Replace,
+            TW_OP_DELETE => Self::Delete,
+            TW_OP_DROP => Self::Drop,
+            TW_OP_RENAME => Self::Rename,
+            TW_OP_DROP_DATABASE => Self::DropDatabase,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// A JSON form of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum JsonForm {
+    /// MongoDB Extended JSON v2, relaxed.
+    Relaxed,
+    /// MongoDB Extended JSON v2, canonical.
+    Canonical,
+    /// ObjectId as a hex string, dates as RFC 3339. Loses types.
+    Plain,
+}
+
+/// The daemon could not make an event's JSON. Deliberately no [`std::error::Error`]: `?` turns it into the right verdict
+/// (this event rejected, the others of the batch delivered again) instead of a retry that can never end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JsonError {
+    index: u32,
+    status: tw_status,
+}
+
+impl fmt::Display for JsonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "making the event's JSON: the daemon answered {}", self.status)
+    }
+}
+
+impl From<JsonError> for Verdict {
+    fn from(error: JsonError) -> Self {
+        Self::reject(error)
+    }
+}
+
+impl From<JsonError> for DeliverError {
+    fn from(error: JsonError) -> Self {
+        let mut verdicts = Verdicts::new(Verdict::retry("an event of the same batch has no JSON"));
+        verdicts.set_index(error.index, error.into());
+        verdicts.into()
+    }
+}

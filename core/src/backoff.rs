@@ -28,7 +28,8 @@ mod tests {
     #[test]
     fn backoff_doubles_within_its_bounds() {
         let backoff = Backoff { min: Duration::from_millis(200), max: Duration::from_secs(60) };
-        let cases = [(1, 1.0, 200), (2, 1.0, 400), (4, 0.5, 800), (9, 1.0, 51_200), (10, 1.0, 60_000), (u32::MAX, 1.0, 60_000)];
+        let cases =
+            [(1, 1.0, 200), (2, 1.0, 400), (4, 0.5, 800), (9, 1.0, 51_200), (10, 1.0, 60_000), (u32::MAX, 1.0, 60_000)];
         for (attempt, chance, expected_ms) in cases {
             assert_eq!(backoff.delay(attempt, chance), Duration::from_millis(expected_ms), "attempt {attempt}");
         }

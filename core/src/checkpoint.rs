@@ -46,7 +46,9 @@ pub enum CheckpointError {
         error: PlaceError,
     },
     /// Another process holds the folder.
-    #[error("checkpoint.path {path} is in use by another tailwater; stop that one, or give this one a folder of its own")]
+    #[error(
+        "checkpoint.path {path} is in use by another tailwater; stop that one, or give this one a folder of its own"
+    )]
     InUse {
         /// The folder.
         path: String,

@@ -392,7 +392,11 @@ impl Lane {
     }
 
     fn on_saved(&mut self, durable: bool) {
-        if durable { self.metrics.checkpoints.inc() } else { self.metrics.checkpoint_failures.inc() };
+        if durable {
+            self.metrics.checkpoints.inc()
+        } else {
+            self.metrics.checkpoint_failures.inc()
+        };
     }
 
     /// Writes the gauges, and says when the state changes.
@@ -467,10 +471,6 @@ impl Lane {
             }
         }
         self.life.stop(deadline.saturating_duration_since(Instant::now())).await;
-        Ended {
-            output: self.config.name,
-            unsettled: self.settle.unsettled(),
-            durable: self.durable.place().clone(),
-        }
+        Ended { output: self.config.name, unsettled: self.settle.unsettled(), durable: self.durable.place().clone() }
     }
 }

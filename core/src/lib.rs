@@ -2,15 +2,15 @@
 //!
 //! The modules in the order in which they are best read; `ARCHITECTURE.md` has the picture.
 
-pub mod event;
-pub mod source;
-pub mod window;
-pub mod lane;
-pub mod plugin;
+pub mod admin;
+pub mod backoff;
 pub mod checkpoint;
+pub mod config;
+pub mod event;
+pub mod lane;
+pub mod log;
 pub mod output;
 pub mod pipeline;
-pub mod config;
-pub mod admin;
-pub mod log;
-pub mod backoff;
+pub mod plugin;
+pub mod source;
+pub mod window;

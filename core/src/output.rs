@@ -75,8 +75,7 @@ pub fn prepare(config: &Config) -> Result<Vec<PreparedOutput>, Vec<OutputError>>
 
 fn load(output: &lane::config::Config, folder: &Path) -> Result<Library, OutputError> {
     let name = || output.name.clone();
-    let library =
-        Library::load(folder, &output.plugin).map_err(|error| OutputError::Load { output: name(), error })?;
+    let library = Library::load(folder, &output.plugin).map_err(|error| OutputError::Load { output: name(), error })?;
     library.check_options(&output.options).map_err(|error| OutputError::Options { output: name(), error })?;
     Ok(library)
 }

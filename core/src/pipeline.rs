@@ -20,7 +20,6 @@ use crate::checkpoint::file::FileStore;
 use crate::checkpoint::mongodb::MongoDbStore;
 use crate::checkpoint::{self, CheckpointError, Store};
 use crate::config::Config;
-use crate::event::EventId;
 use crate::lane::durable::Durable;
 use crate::lane::intake::Intake;
 use crate::lane::life::{Change, Life};
@@ -60,7 +59,9 @@ pub enum PipelineError {
         reason: String,
     },
     /// `source.start` lies ahead of the deployment's own clock.
-    #[error("source.start is {seconds} s ahead of the deployment's cluster time; write a time that has passed, or \"now\"")]
+    #[error(
+        "source.start is {seconds} s ahead of the deployment's cluster time; write a time that has passed, or \"now\""
+    )]
     StartInFuture {
         /// How far.
         seconds: u32,
@@ -218,8 +219,8 @@ async fn first_place(
     let place = match &config.source.start {
         Start::Now => after_now,
         Start::Time { seconds } => Place::From(Timestamp64(u64::from(*seconds) << 32)),
-        // The config proved its shape.
-        Start::Event { id } => id.parse::<EventId>().map_or(after_now, Place::AfterId),
+
+        Start::Event { id } => Place::AfterId(*id),
     };
     let ahead = place.time().seconds().saturating_sub(deployment.now.seconds() + 1);
     if ahead > 0 {
@@ -273,9 +274,10 @@ async fn start_plugins(outputs: &[PreparedOutput], readiness: &Readiness) -> Res
 fn shared_place(places: &[Place]) -> Place {
     let newest = places.iter().map(|place| place.time().seconds()).max().unwrap_or(0);
     let near = newest.saturating_sub(TOGETHER.as_secs() as u32);
-    let oldest = places.iter().filter(|place| place.time().seconds() >= near).reduce(|oldest, place| {
-        if oldest.is_covered_since(place) { place } else { oldest }
-    });
+    let oldest = places
+        .iter()
+        .filter(|place| place.time().seconds() >= near)
+        .reduce(|oldest, place| if oldest.is_covered_since(place) { place } else { oldest });
     oldest.cloned().unwrap_or(Place::From(Timestamp64(1)))
 }
 

@@ -53,14 +53,7 @@ pub enum Read {
 impl Window {
     /// An empty window over a stream that was opened at `floor`, holding at most `bytes_max` bytes.
     pub fn new(bytes_max: u64, floor: Place) -> Self {
-        let ring = Ring {
-            events: VecDeque::new(),
-            first: 0,
-            bytes: 0,
-            reached: floor.clone(),
-            floor,
-            pushes: 0,
-        };
+        let ring = Ring { events: VecDeque::new(), first: 0, bytes: 0, reached: floor.clone(), floor, pushes: 0 };
         Window {
             ring: Mutex::new(ring),
             json_bytes: Arc::new(AtomicI64::new(0)),

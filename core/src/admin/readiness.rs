@@ -1,6 +1,13 @@
 //! stand-in
 #![allow(missing_docs)]
-#[derive(Clone)] pub struct Readiness;
+#[derive(Clone)]
+pub struct Readiness;
 pub struct Condition;
-impl Readiness { pub fn wait_for(&self, _: &str) -> Condition { Condition } }
-impl Condition { pub fn done(self) {} }
+impl Readiness {
+    pub fn wait_for(&self, _: &str) -> Condition {
+        Condition
+    }
+}
+impl Condition {
+    pub fn done(self) {}
+}

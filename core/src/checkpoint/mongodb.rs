@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bson::{Document, doc};
-use mongodb::options::{Acknowledgment, CollectionOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern};
+use mongodb::options::{
+    Acknowledgment, CollectionOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
+};
 use mongodb::{Client, Collection};
 
 use crate::checkpoint::CheckpointError;
@@ -24,7 +26,8 @@ pub struct MongoDbStore {
 impl MongoDbStore {
     /// Over an existing client; writes nothing yet.
     pub fn new(client: &Client, name: &str) -> Self {
-        let majority = WriteConcern::builder().w(Acknowledgment::Majority).w_timeout(WRITE_TIMEOUT).journal(true).build();
+        let majority =
+            WriteConcern::builder().w(Acknowledgment::Majority).w_timeout(WRITE_TIMEOUT).journal(true).build();
         let options = CollectionOptions::builder()
             .write_concern(majority)
             .read_concern(ReadConcern::majority())
@@ -45,9 +48,9 @@ impl MongoDbStore {
         })?;
         let Some(found) = found else { return Ok(None) };
         let damaged = |error| CheckpointError::Damaged { output: output.to_owned(), error };
-        let stored = found.get_document("place").map_err(|e| {
-            damaged(crate::source::place::PlaceError::Unknown(format!("no field place: {e}")))
-        })?;
+        let stored = found
+            .get_document("place")
+            .map_err(|e| damaged(crate::source::place::PlaceError::Unknown(format!("no field place: {e}"))))?;
         Place::from_document(stored).map(Some).map_err(damaged)
     }
 

@@ -69,7 +69,8 @@ impl Life {
                 State::Up(instance) => return Change::Outcome(instance.next_outcome().await),
                 State::Down { until } => {
                     tokio::time::sleep_until((*until).into()).await;
-                    let (library, port, options) = (self.library.clone(), Arc::clone(&self.port), Arc::clone(&self.options));
+                    let (library, port, options) =
+                        (self.library.clone(), Arc::clone(&self.port), Arc::clone(&self.options));
                     self.state = State::Starting(tokio::spawn(async move {
                         Instance::start(&library, &port, &options, START_TIMEOUT).await
                     }));

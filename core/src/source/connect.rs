@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use bson::{Document, Timestamp, doc};
-use mongodb::options::{ClientOptions, ServerAddress};
-use mongodb::error::ErrorKind;
 use mongodb::Client;
+use mongodb::error::ErrorKind;
+use mongodb::options::{ClientOptions, ServerAddress};
 
 use crate::source::error::{SourceError, explain, one_line};
 use crate::source::token::Timestamp64;

@@ -8,15 +8,17 @@ const HISTORY_LOST: [i32; 3] = [286, 136, 464];
 /// Passing trouble by code: what the change streams specification lists as resumable, and "this token, this way" (280, 260,
 /// 50810, 50811), which opening by time mends.
 const PASSING: [i32; 27] = [
-    6, 7, 43, 50, 63, 89, 91, 133, 150, 189, 234, 237, 262, 317, 358, 9001, 10107, 11600, 11602, 13388, 13435, 13436, 280,
-    260, 50810, 50811, 11601,
+    6, 7, 43, 50, 63, 89, 91, 133, 150, 189, 234, 237, 262, 317, 358, 9001, 10107, 11600, 11602, 13388, 13435, 13436,
+    280, 260, 50810, 50811, 11601,
 ];
 
 /// Why the source cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The oplog no longer reaches back to the position. A retry does not help.
-    #[error("{what}: the oplog no longer reaches back to {place}; enlarge the oplog, or begin anew with another name: {error}")]
+    #[error(
+        "{what}: the oplog no longer reaches back to {place}; enlarge the oplog, or begin anew with another name: {error}"
+    )]
     HistoryLost {
         /// What was being done.
         what: String,
@@ -98,7 +100,9 @@ pub fn explain(error: &Error, what: &str, place: &str) -> SourceError {
         }
         Some(47) => "; full_document = \"required\" needs changeStreamPreAndPostImages on every watched collection",
         // FailedToParse, BadValue, Location40324 (unknown stage) and their like: the pipeline is at fault.
-        Some(9 | 2 | 14 | 40323 | 40324 | 40228 | 16436 | 31249 | 31253 | 31254 | 51187) => "; check source.pipeline and match",
+        Some(9 | 2 | 14 | 40323 | 40324 | 40228 | 16436 | 31249 | 31253 | 31254 | 51187) => {
+            "; check source.pipeline and match"
+        }
         _ => "",
     };
     SourceError::Refused { what, reason: format!("{message}{advice}") }

@@ -1,7 +1,7 @@
 //! What the source and the window tell of themselves.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -27,7 +27,11 @@ impl SourceMetrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register("tailwater_source_events", "Events read from the shared change stream", self.events.clone());
         registry.register("tailwater_source_bytes", "BSON bytes of the events read", self.bytes.clone());
-        registry.register("tailwater_source_reopened", "Times the change stream was opened again", self.reopened.clone());
+        registry.register(
+            "tailwater_source_reopened",
+            "Times the change stream was opened again",
+            self.reopened.clone(),
+        );
         registry.register("tailwater_window_events", "Events in the window", self.window_events.clone());
         registry.register("tailwater_window_bytes", "Bytes in the window, JSON included", self.window_bytes.clone());
     }

@@ -174,8 +174,7 @@ impl ChangeStream {
         let database = self.options.client.database(self.options.scope.database.as_deref().unwrap_or("admin"));
         let pipeline = self.pipeline();
         debug!(?pipeline, "open change stream");
-        let mut cursor =
-            database.aggregate(pipeline).batch_size(BATCH_SIZE).max_await_time(AWAIT_MAX).batch().await?;
+        let mut cursor = database.aggregate(pipeline).batch_size(BATCH_SIZE).max_await_time(AWAIT_MAX).batch().await?;
         // The reply to the open itself, then the first read: only that one shows that the history is there.
         let mut first = Vec::with_capacity(2);
         for _ in 0..2 {
@@ -215,11 +214,9 @@ impl ChangeStream {
         pipeline.extend(options.scope.filter.iter().map(|filter| doc! { "$match": filter.clone() }));
         pipeline.extend(options.pipeline.iter().cloned());
         // Without the invalidate event the stream would end without a word.
-        pipeline.extend(
-            options.filter.iter().map(|filter| {
-                doc! { "$match": { "$or": [ { "operationType": "invalidate" }, filter.clone() ] } }
-            }),
-        );
+        pipeline.extend(options.filter.iter().map(|filter| {
+            doc! { "$match": { "$or": [ { "operationType": "invalidate" }, filter.clone() ] } }
+        }));
         pipeline
     }
 
@@ -271,11 +268,7 @@ impl ChangeStream {
     }
 }
 
-async fn read_ahead(
-    mut cursor: RawBatchCursor,
-    first: Vec<RawBatch>,
-    sender: mpsc::Sender<Result<RawBatch, Error>>,
-) {
+async fn read_ahead(mut cursor: RawBatchCursor, first: Vec<RawBatch>, sender: mpsc::Sender<Result<RawBatch, Error>>) {
     for reply in first {
         if sender.send(Ok(reply)).await.is_err() {
             return;

@@ -219,6 +219,7 @@ async fn first_place(
     let place = match &config.source.start {
         Start::Now => after_now,
         Start::Time { seconds } => Place::From(Timestamp64(u64::from(*seconds) << 32)),
+
         Start::Event { id } => Place::AfterId(*id),
     };
     let ahead = place.time().seconds().saturating_sub(deployment.now.seconds() + 1);

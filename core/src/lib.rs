@@ -1,4 +1,11 @@
 //! Tailwater tails one MongoDB change stream and delivers every event to any number of outputs.
 
+pub mod admin;
+pub mod checkpoint;
+pub mod config;
 pub mod event;
+pub mod lane;
+pub mod log;
+pub mod plugin;
 pub mod source;
+pub mod window;

@@ -6,6 +6,7 @@
 //! is given, [`tokens`] what it owes, [`host`] what it may call, [`verdict`] what it answers.
 
 pub(crate) mod batch;
+pub mod config;
 pub(crate) mod descriptor;
 mod elf;
 pub(crate) mod host;

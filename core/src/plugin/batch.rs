@@ -81,7 +81,7 @@ fn describe(delivered: &Delivered, id: &EventId) -> tw_event {
         flags,
         attempt: delivered.attempt,
         reserved0: 0,
-        cluster_time: event.token().position().time.into(),
+        cluster_time: event.token().position().time.0,
         wall_time_ms: event.wall_time_ms().unwrap_or(0),
         operation_type: tw_str::new(event.operation_type()),
         db: tw_str::new(event.db()),

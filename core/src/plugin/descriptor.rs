@@ -167,9 +167,8 @@ pub(crate) unsafe fn verify(
         return Err(Refusal::NullDescriptor);
     }
     // SAFETY: the first two fields are those of every version, so they are read before anything is believed.
-    let (magic, size) = unsafe {
-        ((&raw const (*plugin).magic).read_unaligned(), (&raw const (*plugin).struct_size).read_unaligned())
-    };
+    let (magic, size) =
+        unsafe { ((&raw const (*plugin).magic).read_unaligned(), (&raw const (*plugin).struct_size).read_unaligned()) };
     if magic != TW_MAGIC {
         return Err(Refusal::Magic { found: magic });
     }
@@ -207,7 +206,8 @@ pub(crate) unsafe fn verify(
         return Err(Refusal::Name { found: name, file: file_name.to_owned() });
     }
     let schema = text("options_schema", plugin.options_schema, SCHEMA_BYTES_MAX)?;
-    let options_schema = serde_json::from_str(&schema).map_err(|error| Refusal::Schema { reason: error.to_string() })?;
+    let options_schema =
+        serde_json::from_str(&schema).map_err(|error| Refusal::Schema { reason: error.to_string() })?;
     let descriptor = Descriptor {
         name,
         version: text("version", plugin.version, TEXT_BYTES_MAX)?,

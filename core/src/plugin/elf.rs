@@ -184,9 +184,7 @@ mod linux {
             });
         }
         match (glibc_needed(&file).map_err(damaged)?, glibc_here()) {
-            (Some(needs), Some(has)) if needs > has => {
-                Err(FileFault::Glibc { needs: dotted(needs), has: dotted(has) })
-            }
+            (Some(needs), Some(has)) if needs > has => Err(FileFault::Glibc { needs: dotted(needs), has: dotted(has) }),
             _ => Ok(()),
         }
     }

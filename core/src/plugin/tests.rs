@@ -406,7 +406,10 @@ fn a_broken_handshake_names_the_field() {
         let mut plugin = descriptor_of("fixture");
         change(&mut plugin);
         // SAFETY: everything but the struct itself is static, and verify copies that.
-        unsafe { descriptor::verify(&plugin, Path::new("f"), "fixture") }.err().map(|e| e.to_string()).unwrap_or_default()
+        unsafe { descriptor::verify(&plugin, Path::new("f"), "fixture") }
+            .err()
+            .map(|e| e.to_string())
+            .unwrap_or_default()
     };
     let table: [(fn(&mut tw_plugin), &str); 12] = [
         (|_| {}, ""),

@@ -1,0 +1,2 @@
+//! Health, metrics and their configuration.
+pub mod config;

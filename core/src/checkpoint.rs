@@ -1,0 +1,2 @@
+//! A resume token made durable.
+pub mod config;

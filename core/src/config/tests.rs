@@ -1,0 +1,106 @@
+//! The configuration as a whole: defaults, every key, and what is kept as it was written.
+
+use std::time::{Duration, SystemTime};
+
+use bson::doc;
+
+use super::*;
+use crate::checkpoint::config::Store;
+use crate::lane::config::{Json, OnReject, Ordering};
+use crate::source::config::{FullDocument, Start, watch::Watched};
+
+const SMALL: &str = r#"
+[source]
+uri = "mongodb://127.0.0.1:27017/?replicaSet=rs0"
+watch = ["shop.orders"]
+[outputs.live]
+plugin = "stdout"
+"#;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    let env = |name: &str| (name == "SECRET").then(|| "s3cret".to_owned());
+    Config::parse(text, "dir/config.toml", &env, SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000))
+}
+
+#[test]
+fn a_small_file_gets_the_defaults() {
+    let config = parse(SMALL).unwrap();
+    assert_eq!(config.name, "default");
+    assert_eq!(config.shutdown_grace, Duration::from_secs(20));
+    assert_eq!(config.source.watch, [Watched::Collection { db: "shop".into(), coll: "orders".into() }]);
+    assert_eq!(config.source.full_document, FullDocument::Off);
+    assert_eq!(config.source.start, Start::Now);
+    assert_eq!(config.window.bytes_max, 16 << 20);
+    assert_eq!(config.checkpoint.store, Store::MongoDb);
+    assert_eq!(config.checkpoint.idle_interval, Duration::from_secs(30));
+    assert_eq!(config.admin.listen.unwrap().to_string(), "127.0.0.1:8081");
+    assert_eq!(config.plugins.dir, None);
+    let output = &config.outputs[0];
+    assert_eq!((output.name.as_str(), output.plugin.as_str(), output.query.as_ref()), ("live", "stdout", None));
+    assert_eq!((output.ordering, output.concurrency, output.ahead_max), (Ordering::Key, 16, 10_000));
+    assert_eq!((output.batch.events_max, output.batch.bytes_max, output.batch.linger), (None, 1 << 20, Duration::ZERO));
+    assert_eq!((output.json, output.on_reject, output.enabled), (Json::Relaxed, OnReject::Stop, true));
+    assert_eq!((output.rate_limit.as_ref(), &output.options), (None, &serde_json::json!({})));
+}
+
+#[test]
+fn references_reach_every_string_and_paths_start_at_the_file() {
+    let text = r#"
+[source]
+uri = "mongodb://u:${SECRET}@h/"
+watch = ["*"]
+pipeline = [{ "$match" = { "fullDocument.key" = "${SECRET}" } }]
+[checkpoint]
+store = "file"
+path = "state"
+[outputs.a]
+plugin = "stdout"
+match = { "ns.coll" = "${SECRET}" }
+options = { path = "out-${SECRET}", deep = [{ x = "$${x}" }] }
+"#;
+    let config = parse(text).unwrap();
+    assert_eq!(config.source.uri.expose(), "mongodb://u:s3cret@h/");
+    assert!(!format!("{config:?}").contains("u:s3cret"));
+    assert_eq!(config.source.pipeline, [doc! { "$match": { "fullDocument.key": "s3cret" } }]);
+    assert_eq!(config.checkpoint.store, Store::File { path: "dir/state".into() });
+    assert_eq!(config.outputs[0].query, Some(doc! { "ns.coll": "s3cret" }));
+    assert_eq!(config.outputs[0].options, serde_json::json!({ "path": "out-s3cret", "deep": [{ "x": "${x}" }] }));
+}
+
+#[test]
+fn a_match_keeps_order_and_types() {
+    let text = format!(
+        "{SMALL}match = {{ z = 1, a = 3000000000, o = {{ \"$oid\" = \"0123456789abcdef01234567\" }}, \
+         d = 2026-01-31T00:00:00Z, e = {{ \"$date\" = \"2026-01-31T00:00:00Z\" }}, \
+         n = {{ \"$numberLong\" = \"5\" }}, f = 1.5, m = {{ \"$date\" = 1000 }} }}\n"
+    );
+    let date = bson::DateTime::from_millis(1_769_817_600_000);
+    let oid = bson::oid::ObjectId::parse_str("0123456789abcdef01234567").unwrap();
+    let expected = doc! {
+        "z": 1, "a": 3_000_000_000_i64, "o": oid, "d": date, "e": date, "n": 5_i64, "f": 1.5,
+        "m": bson::DateTime::from_millis(1000),
+    };
+    let query = parse(&text).unwrap().outputs.remove(0).query.unwrap();
+    assert_eq!(query, expected);
+    assert!(query.keys().eq(expected.keys()), "order of {query}");
+}
+
+#[test]
+fn starts() {
+    for (value, start) in [
+        ("\"now\"", Start::Now),
+        ("\"2026-01-31T00:00:00Z\"", Start::Time { seconds: 1_769_817_600 }),
+        ("2026-01-31T01:00:00+01:00", Start::Time { seconds: 1_769_817_600 }),
+        ("\"6553f10000000001-00000000deadbeef\"", Start::Event { id: "6553f10000000001-00000000deadbeef".into() }),
+    ] {
+        let text = SMALL.replace("[outputs", &format!("start = {value}\n[outputs"));
+        assert_eq!(parse(&text).unwrap().source.start, start, "{value}");
+    }
+}
+
+#[test]
+fn outputs_keep_the_order_of_the_file() {
+    let text = format!("{SMALL}[outputs.b]\nplugin = \"x\"\n[outputs.a]\nplugin = \"y\"\nenabled = false\n");
+    let names: Vec<String> = parse(&text).unwrap().outputs.into_iter().map(|output| output.name).collect();
+    assert_eq!(names, ["live", "b", "a"]);
+}

@@ -1,0 +1,2 @@
+//! One output: order, batch, rate, retry, verdict, settle.
+pub mod config;

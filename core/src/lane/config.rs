@@ -1,0 +1,228 @@
+//! `[outputs.NAME]`: one output, without what its plugin alone understands.
+
+use std::time::Duration;
+
+use bson::Document;
+
+use crate::config::document::{document, json};
+use crate::config::error::ConfigError;
+use crate::config::section::Section;
+
+/// The keys of `[outputs.NAME]`.
+pub const KEYS: &[&str] = &[
+    "plugin",
+    "match",
+    "ordering",
+    "concurrency",
+    "batch",
+    "timeout",
+    "ahead_max",
+    "in_flight_bytes_max",
+    "json",
+    "retry",
+    "rate_limit",
+    "on_reject",
+    "enabled",
+    "options",
+];
+
+/// The keys of `batch`.
+pub const BATCH_KEYS: &[&str] = &["events_max", "bytes_max", "linger"];
+
+/// The keys of `retry`.
+pub const RETRY_KEYS: &[&str] = &["backoff_min", "backoff_max"];
+
+/// The keys of `rate_limit`.
+pub const RATE_LIMIT_KEYS: &[&str] = &["per_second", "burst"];
+
+/// One output.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Its identity in checkpoints, metrics and logs.
+    pub name: String,
+    /// Which plugin: `"sse"` is the library `libtailwater_sse.so`.
+    pub plugin: String,
+    /// A MongoDB query on the event; `None` takes every event. Not compiled yet.
+    pub query: Option<Document>,
+    /// What stays in order. Default by key.
+    pub ordering: Ordering,
+    /// Batches in flight at once. 1 to 1024, default 16; strict order has one.
+    pub concurrency: u32,
+    /// How events are put together.
+    pub batch: Batch,
+    /// A batch not completed in this time costs the plugin instance. 10 ms to 1 h, default 60 s.
+    pub timeout: Duration,
+    /// How many events a lane may be past its last durable checkpoint. 1 to 10,000,000, default 10,000.
+    pub ahead_max: u64,
+    /// How many bytes of events may be in flight. 64 KiB to 16 GiB, default 16 MiB.
+    pub in_flight_bytes_max: u64,
+    /// How events look as JSON. Default relaxed.
+    pub json: Json,
+    /// How long to wait before delivering again.
+    pub retry: Retry,
+    /// At most this many events; `None` is no limit.
+    pub rate_limit: Option<RateLimit>,
+    /// What happens to an event the plugin rejects. Default stop.
+    pub on_reject: OnReject,
+    /// A disabled output is checked, but not started; its checkpoint stays. Default true.
+    pub enabled: bool,
+    /// The plugin's own keys, references replaced; checked against the schema the plugin carries.
+    pub options: serde_json::Value,
+}
+
+/// What stays in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ordering {
+    /// Events of one document; events without a document are a barrier.
+    Key,
+    /// Everything: one batch at a time.
+    Strict,
+    /// Nothing.
+    None,
+}
+
+/// The JSON form of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Json {
+    /// Relaxed Extended JSON.
+    Relaxed,
+    /// Canonical Extended JSON.
+    Canonical,
+    /// ObjectIds as hexadecimal strings, dates as RFC 3339.
+    Plain,
+}
+
+/// What happens to a rejected event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnReject {
+    /// The output stops until an operator acts.
+    Stop,
+    /// The event is counted and settled.
+    Skip,
+}
+
+/// How events are put together for one delivery.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// Events in one batch, 1 to 100,000; `None` leaves it to the plugin.
+    pub events_max: Option<u32>,
+    /// Bytes in one batch, except that one event always fits. 1 KiB to 1 GiB, default 1 MiB.
+    pub bytes_max: u64,
+    /// How long a batch that is not full waits for more. Up to 1 min, default 0.
+    pub linger: Duration,
+}
+
+/// The waits between deliveries of one event; doubled each time, with jitter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retry {
+    /// The first wait. 1 ms to 1 h, default 200 ms.
+    pub backoff_min: Duration,
+    /// The longest wait. Up to 1 d, default 1 min.
+    pub backoff_max: Duration,
+}
+
+/// A token bucket over events.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RateLimit {
+    /// Events per second over time. 1 to 10,000,000.
+    pub per_second: u32,
+    /// Events at once after a pause; default `per_second`.
+    pub burst: u32,
+}
+
+impl Config {
+    /// Reads one output's table.
+    ///
+    /// # Errors
+    /// A wrong or missing value, or two that contradict each other.
+    pub fn read(name: &str, section: &Section<'_>) -> Result<Config, ConfigError> {
+        let (key, ms, minute) = ("timeout", Duration::from_millis, Duration::from_secs(60));
+        let orders = [("key", Ordering::Key), ("strict", Ordering::Strict), ("none", Ordering::None)];
+        let forms = [("relaxed", Json::Relaxed), ("canonical", Json::Canonical), ("plain", Json::Plain)];
+        let config = Config {
+            name: name.to_owned(),
+            plugin: section.require("plugin", "\"stdout\"")?.name()?,
+            query: section.get("match").map(|entry| document(&entry)).transpose()?,
+            ordering: section.choice("ordering", &orders, Ordering::Key)?,
+            concurrency: section.integer("concurrency", 1..=1024, 16)? as u32,
+            batch: Batch::read(&section.section("batch", BATCH_KEYS)?)?,
+            timeout: section.duration(key, ms(10)..=minute * 60, minute)?,
+            ahead_max: section.integer("ahead_max", 1..=10_000_000, 10_000)?,
+            in_flight_bytes_max: section.bytes("in_flight_bytes_max", 64 << 10..=16 << 30, 16 << 20)?,
+            json: section.choice("json", &forms, Json::Relaxed)?,
+            retry: Retry::read(&section.section("retry", RETRY_KEYS)?)?,
+            rate_limit: section
+                .get("rate_limit")
+                .map(|entry| RateLimit::read(&entry.section(RATE_LIMIT_KEYS)?))
+                .transpose()?,
+            on_reject: read_on_reject(section)?,
+            enabled: section.boolean("enabled", true)?,
+            options: match section.get("options") {
+                Some(entry) => entry.free_section().and_then(|_| json(&entry))?,
+                None => serde_json::json!({}),
+            },
+        };
+        config.cross_check(section)?;
+        Ok(config)
+    }
+
+    fn cross_check(&self, section: &Section<'_>) -> Result<(), ConfigError> {
+        if self.batch.linger >= self.timeout {
+            return Err(section.error("batch.linger is not shorter than timeout, shorten it or lengthen timeout"));
+        }
+        if self.batch.bytes_max > self.in_flight_bytes_max {
+            return Err(section.error("batch.bytes_max is more than in_flight_bytes_max, write less or raise that"));
+        }
+        if self.batch.events_max.is_some_and(|events| u64::from(events) > self.ahead_max) {
+            return Err(section.error("batch.events_max is more than ahead_max, write less or raise that"));
+        }
+        if self.ordering == Ordering::Strict && section.get("concurrency").is_some() && self.concurrency > 1 {
+            return Err(section.error("ordering = \"strict\" has one batch in flight, remove concurrency"));
+        }
+        Ok(())
+    }
+}
+
+impl Batch {
+    fn read(section: &Section<'_>) -> Result<Batch, ConfigError> {
+        Ok(Batch {
+            events_max: section
+                .get("events_max")
+                .map(|entry| entry.integer(1..=100_000))
+                .transpose()?
+                .map(|max| max as u32),
+            bytes_max: section.bytes("bytes_max", 1 << 10..=1 << 30, 1 << 20)?,
+            linger: section.duration("linger", Duration::ZERO..=Duration::from_secs(60), Duration::ZERO)?,
+        })
+    }
+}
+
+impl Retry {
+    fn read(section: &Section<'_>) -> Result<Retry, ConfigError> {
+        let (shortest, hour) = (Duration::from_millis(1), Duration::from_secs(3600));
+        let backoff_min = section.duration("backoff_min", shortest..=hour, Duration::from_millis(200))?;
+        let longest_default = backoff_min.max(Duration::from_secs(60));
+        let backoff_max = section.duration("backoff_max", shortest..=hour * 24, longest_default)?;
+        if backoff_max < backoff_min {
+            return Err(section.error("backoff_max is shorter than backoff_min, write at least as long a time"));
+        }
+        Ok(Retry { backoff_min, backoff_max })
+    }
+}
+
+impl RateLimit {
+    fn read(section: &Section<'_>) -> Result<RateLimit, ConfigError> {
+        let range = 1..=10_000_000;
+        let per_second = section.require("per_second", "500")?.integer(range.clone())?;
+        let burst = section.integer("burst", range, per_second)?;
+        Ok(RateLimit { per_second: per_second as u32, burst: burst as u32 })
+    }
+}
+
+fn read_on_reject(section: &Section<'_>) -> Result<OnReject, ConfigError> {
+    let Some(entry) = section.get("on_reject") else { return Ok(OnReject::Stop) };
+    if entry.string()? == "dead_letter" {
+        return Err(entry.error("\"dead_letter\" is not available yet, write \"stop\" or \"skip\""));
+    }
+    entry.choice(&[("stop", OnReject::Stop), ("skip", OnReject::Skip)])
+}

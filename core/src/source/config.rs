@@ -1,0 +1,178 @@
+//! `[source]`: which change stream is read, and from where.
+
+pub mod pipeline;
+pub mod watch;
+
+use std::time::UNIX_EPOCH;
+
+use bson::Document;
+use mongodb::options::ConnectionString;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use toml::de::DeValue;
+
+use self::watch::Watched;
+use crate::config::error::ConfigError;
+use crate::config::section::{Entry, Section};
+use crate::config::uri::Uri;
+
+/// The keys of `[source]`.
+pub const KEYS: &[&str] = &[
+    "uri",
+    "watch",
+    "full_document",
+    "full_document_before_change",
+    "show_expanded_events",
+    "pipeline",
+    "catch_up_streams_max",
+    "start",
+];
+
+/// The change stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The deployment; a replica set or a sharded cluster.
+    pub uri: Uri,
+    /// What is watched; never empty.
+    pub watch: Vec<Watched>,
+    /// Whether update events carry the whole document. Default off.
+    pub full_document: FullDocument,
+    /// Whether events carry the document as it was before. Default off.
+    pub full_document_before_change: FullDocumentBeforeChange,
+    /// Whether create, createIndexes, modify and their like are events too. Default false.
+    pub show_expanded_events: bool,
+    /// Stages the server runs after the scope filter; proved here to leave positions and keys alone.
+    pub pipeline: Vec<Document>,
+    /// How many streams of their own the lanes outside the window may have together. 1 to 64, default 4.
+    pub catch_up_streams_max: u32,
+    /// Where an output without a checkpoint begins. Default now.
+    pub start: Start,
+}
+
+/// `full_document` of the change stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FullDocument {
+    /// Only inserts and replaces carry it.
+    Off,
+    /// As it is when the event is read; may be newer than the event, or missing.
+    UpdateLookup,
+    /// The stored post-image, where there is one.
+    WhenAvailable,
+    /// The stored post-image; the stream fails where there is none.
+    Required,
+}
+
+/// `full_document_before_change` of the change stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FullDocumentBeforeChange {
+    /// Not asked for.
+    Off,
+    /// The stored pre-image, where there is one.
+    WhenAvailable,
+    /// The stored pre-image; the stream fails where there is none.
+    Required,
+}
+
+/// Where an output without a checkpoint begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// With what happens after the stream has opened.
+    Now,
+    /// With the first event of this second (since 1970), inclusive.
+    Time {
+        /// Seconds since 1970, as in a BSON timestamp.
+        seconds: u32,
+    },
+    /// Behind the event with this id; the text has the shape of an event id.
+    Event {
+        /// 33 characters.
+        id: String,
+    },
+}
+
+impl Config {
+    /// Reads the table.
+    ///
+    /// # Errors
+    /// A wrong or missing value.
+    pub fn read(section: &Section<'_>) -> Result<Config, ConfigError> {
+        use FullDocument as After;
+        use FullDocumentBeforeChange as Before;
+        let after = [
+            ("off", After::Off),
+            ("update_lookup", After::UpdateLookup),
+            ("when_available", After::WhenAvailable),
+            ("required", After::Required),
+        ];
+        let before = [("off", Before::Off), ("when_available", Before::WhenAvailable), ("required", Before::Required)];
+        let uri = read_uri(&section.require("uri", "\"mongodb://127.0.0.1:27017/?replicaSet=rs0\"")?)?;
+        Ok(Config {
+            uri,
+            watch: watch::read(&section.require("watch", "[\"db.collection\"]")?)?,
+            full_document: section.choice("full_document", &after, After::Off)?,
+            full_document_before_change: section.choice("full_document_before_change", &before, Before::Off)?,
+            show_expanded_events: section.boolean("show_expanded_events", false)?,
+            pipeline: section.get("pipeline").map_or(Ok(Vec::new()), |entry| pipeline::read(&entry))?,
+            catch_up_streams_max: section.integer("catch_up_streams_max", 1..=64, 4)? as u32,
+            start: section.get("start").map_or(Ok(Start::Now), |entry| read_start(&entry, section))?,
+        })
+    }
+}
+
+fn read_uri(entry: &Entry<'_>) -> Result<Uri, ConfigError> {
+    let text = entry.string()?;
+    if !text.starts_with("mongodb://") && !text.starts_with("mongodb+srv://") {
+        return Err(entry.error("not a MongoDB address, begin it with mongodb:// or mongodb+srv://"));
+    }
+    // The driver's own reader, without its network part; its messages quote options, never the password.
+    if let Err(error) = ConnectionString::parse(&text) {
+        let reason = match *error.kind {
+            mongodb::error::ErrorKind::InvalidArgument { ref message, .. } => message.clone(),
+            ref kind => kind.to_string(),
+        };
+        return Err(entry.error(format!("not a MongoDB address: {}", reason.replace('\n', " "))));
+    }
+    Ok(Uri::new(text))
+}
+
+fn read_start(entry: &Entry<'_>, section: &Section<'_>) -> Result<Start, ConfigError> {
+    let text = match entry.value() {
+        DeValue::Datetime(value) => value.to_string(),
+        _ => entry.string()?,
+    };
+    if text == "now" {
+        return Ok(Start::Now);
+    }
+    if text == "snapshot" {
+        return Err(entry.error("\"snapshot\" is not available yet, write \"now\", a time or an event id"));
+    }
+    let (seconds, start) = if let Ok(time) = OffsetDateTime::parse(&text, &Rfc3339) {
+        let seconds = u32::try_from(time.unix_timestamp()).ok().filter(|seconds| *seconds > 0);
+        let seconds = seconds
+            .ok_or_else(|| entry.error(format!("\"{text}\" is not a time MongoDB can hold, write one after 1970")))?;
+        (seconds, Start::Time { seconds })
+    } else if let Some(seconds) = seconds_of_id(&text) {
+        (seconds, Start::Event { id: text.clone() })
+    } else {
+        let hint = "write \"now\", a time such as \"2026-01-31T00:00:00Z\" or an event id";
+        return Err(entry.error(format!("\"{text}\" is not a start, {hint}")));
+    };
+    // A server opens a stream in the future silently and then shows nothing until that time.
+    let now = section.now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    if u64::from(seconds) > now {
+        return Err(entry.error(format!("\"{text}\" is in the future, write a time that has passed, or \"now\"")));
+    }
+    Ok(start)
+}
+
+/// The seconds of an event id, `<16 hex>-<16 hex>`; `None` when the text has another shape.
+fn seconds_of_id(text: &str) -> Option<u32> {
+    let (time, rest) = text.split_once('-')?;
+    let hex = |part: &str| {
+        part.len() == 16 && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    };
+    if !hex(time) || !hex(rest) {
+        return None;
+    }
+    u32::from_str_radix(&time[..8], 16).ok()
+}

@@ -1,0 +1,2 @@
+//! The bounded ring of recent events.
+pub mod config;

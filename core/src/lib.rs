@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod checkpoint;
+pub mod cli;
 pub mod config;
 pub mod event;
 pub mod lane;

@@ -1,1 +1,3 @@
-//! placeholder
+//! Integration tests: the real binary, real libraries, a real MongoDB.
+
+mod broken_libraries;

@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod backoff;
 pub mod checkpoint;
+pub mod cli;
 pub mod config;
 pub mod event;
 pub mod lane;

@@ -1,12 +1,12 @@
 //! An output proved as far as it can be without a server: its plugin loaded, its options accepted, its `match` compiled.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tailwater_match::{MatchError, Matcher};
 
 use crate::config::Config;
 use crate::lane;
-use crate::plugin::{Library, LoadError, OptionsError, default_dir};
+use crate::plugin::{Library, LoadError, default_dir};
 
 /// One enabled output, ready to be started.
 pub struct PreparedOutput {
@@ -33,12 +33,12 @@ pub enum OutputError {
         error: LoadError,
     },
     /// Its options are refused.
-    #[error("outputs.{output}.{error}")]
+    #[error("outputs.{output}.{fault}")]
     Options {
         /// The output.
         output: String,
         /// Why; begins with the key.
-        error: OptionsError,
+        fault: String,
     },
     /// Its `match` is not a query.
     #[error("outputs.{output}.match: {error}")]
@@ -50,37 +50,60 @@ pub enum OutputError {
     },
 }
 
-/// Prepares every output, disabled ones too, and gives back the enabled ones.
+/// The folder plugins are loaded from.
+///
+/// # Errors
+/// [`OutputError::Folder`].
+pub fn plugin_folder(config: &Config) -> Result<PathBuf, OutputError> {
+    config.plugins.dir.clone().map_or_else(default_dir, Ok).map_err(OutputError::Folder)
+}
+
+/// Prepares the enabled outputs.
 ///
 /// # Errors
 /// All that is wrong, not only the first.
-pub fn prepare(config: &Config) -> Result<Vec<PreparedOutput>, Vec<OutputError>> {
-    let folder = match &config.plugins.dir {
-        Some(folder) => folder.clone(),
-        None => default_dir().map_err(|e| vec![OutputError::Folder(e)])?,
-    };
+pub fn prepare_all(config: &Config) -> Result<Vec<PreparedOutput>, Vec<OutputError>> {
+    let folder = plugin_folder(config).map_err(|error| vec![error])?;
     let mut prepared = Vec::new();
     let mut problems = Vec::new();
-    for output in &config.outputs {
-        let (library, matcher) = (load(output, &folder), compile(output));
-        match (library, matcher) {
-            (Ok(library), Ok(matcher)) if output.enabled => {
-                prepared.push(PreparedOutput { config: output.clone(), library, matcher });
-            }
-            (library, matcher) => problems.extend(library.err().into_iter().chain(matcher.err())),
+    for output in config.outputs.iter().filter(|output| output.enabled) {
+        match prepare(output, &folder) {
+            Ok(output) => prepared.push(output),
+            Err(errors) => problems.extend(errors),
         }
     }
     if problems.is_empty() { Ok(prepared) } else { Err(problems) }
 }
 
-fn load(output: &lane::config::Config, folder: &Path) -> Result<Library, OutputError> {
-    let name = || output.name.clone();
-    let library = Library::load(folder, &output.plugin).map_err(|error| OutputError::Load { output: name(), error })?;
-    library.check_options(&output.options).map_err(|error| OutputError::Options { output: name(), error })?;
-    Ok(library)
-}
-
-fn compile(output: &lane::config::Config) -> Result<Option<Matcher>, OutputError> {
-    let compiled = output.query.as_ref().map(Matcher::compile).transpose();
-    compiled.map_err(|error| OutputError::Match { output: output.name.clone(), error })
+/// Prepares one output.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn prepare(config: &lane::config::Config, folder: &Path) -> Result<PreparedOutput, Vec<OutputError>> {
+    let name = || config.name.clone();
+    let mut problems = Vec::new();
+    let library = match Library::load(folder, &config.plugin) {
+        Ok(library) => {
+            if let Err(error) = library.check_options(&config.options) {
+                let faults = error.faults.into_iter().map(|fault| OutputError::Options { output: name(), fault });
+                problems.extend(faults);
+            }
+            Some(library)
+        }
+        Err(error) => {
+            problems.push(OutputError::Load { output: name(), error });
+            None
+        }
+    };
+    let matcher = match config.query.as_ref().map(Matcher::compile).transpose() {
+        Ok(matcher) => matcher,
+        Err(error) => {
+            problems.push(OutputError::Match { output: name(), error });
+            None
+        }
+    };
+    match library {
+        Some(library) if problems.is_empty() => Ok(PreparedOutput { config: config.clone(), library, matcher }),
+        _ => Err(problems),
+    }
 }

@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::admin::readiness::Readiness;
+use crate::admin::Readiness;
 use crate::checkpoint::file::FileStore;
 use crate::checkpoint::mongodb::MongoDbStore;
 use crate::checkpoint::{self, CheckpointError, Store};

@@ -1,5 +1,6 @@
 //! Integration tests: the real daemon against a real mongod, one fault or feature per file.
 
+mod broken_libraries;
 mod config_errors;
 mod delivery;
 mod harness;

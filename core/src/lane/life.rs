@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use crate::admin::readiness::Condition;
+use crate::admin::Pending;
 use crate::backoff::Backoff;
 use crate::plugin::{Delivered, Instance, Library, Outcome, Port, StartError};
 
@@ -27,7 +27,7 @@ pub struct Life {
     /// Faults since the last acknowledged batch.
     failures: u32,
     /// `/readyz` waits for the first instance to be up.
-    first_start: Option<Condition>,
+    first_start: Option<Pending>,
 }
 
 enum State {
@@ -56,7 +56,7 @@ pub enum Change {
 
 impl Life {
     /// An output's plugin that is not started yet.
-    pub fn new(library: Library, port: Arc<Port>, options: Arc<serde_json::Value>, condition: Condition) -> Self {
+    pub fn new(library: Library, port: Arc<Port>, options: Arc<serde_json::Value>, condition: Pending) -> Self {
         let state = State::Down { until: Instant::now() };
         Life { library, port, options, state, failures: 0, first_start: Some(condition) }
     }

@@ -1,0 +1,112 @@
+//! `tailwater check`: everything that can be known to be wrong before MongoDB is contacted, all of it at once.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::{EXIT_USAGE, refuse};
+use crate::config::Config;
+use crate::output::{plugin_folder, prepare};
+use crate::source::config::FullDocument;
+use bson::{Bson, Document};
+
+/// What was found in a config that could be read.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Findings {
+    /// One line per output that is fine.
+    fine: Vec<String>,
+    /// Legal, but likely not meant.
+    warnings: Vec<String>,
+    /// What keeps the daemon from starting.
+    problems: Vec<String>,
+}
+
+/// Checks a config file, its plugins, their options and every `match`. Exit code 64 when something is wrong.
+pub fn check(path: &Path) -> ExitCode {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(error) => return refuse(&error),
+    };
+    let folder = match plugin_folder(&config) {
+        Ok(folder) => folder,
+        Err(error) => return refuse(&error),
+    };
+    let findings = examine(&config, &folder);
+    for line in &findings.fine {
+        println!("{line}");
+    }
+    for line in &findings.warnings {
+        eprintln!("tailwater: warning: {line}");
+    }
+    for line in &findings.problems {
+        eprintln!("tailwater: {line}");
+    }
+    if findings.problems.is_empty() {
+        println!("ok");
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(EXIT_USAGE)
+    }
+}
+
+fn examine(config: &Config, folder: &Path) -> Findings {
+    let mut findings = Findings::default();
+    for output in &config.outputs {
+        let name = &output.name;
+        if !output.enabled {
+            findings.fine.push(format!("outputs.{name}: not enabled"));
+            continue;
+        }
+        match prepare(output, folder) {
+            Ok(prepared) => {
+                let plugin = prepared.library.descriptor();
+                findings.fine.push(format!("outputs.{name}: plugin {} {}", plugin.name, plugin.version));
+            }
+            Err(problems) => findings.problems.extend(problems.iter().map(ToString::to_string)),
+        }
+        let read_late = config.source.full_document == FullDocument::UpdateLookup;
+        if read_late && output.query.as_ref().is_some_and(reads_full_document) {
+            findings.warnings.push(format!(
+                "outputs.{name}.match: with source.full_document = \"update_lookup\" a match on fullDocument is decided \
+                 when the event is read, not when it happened, so a restart may decide it otherwise; use \
+                 \"when_available\" with post-images for the same answer every time"
+            ));
+        }
+    }
+    findings
+}
+
+/// Whether a query looks into `fullDocument` at any depth of `$and`, `$or` and their like.
+fn reads_full_document(query: &Document) -> bool {
+    query.iter().any(|(key, value)| {
+        let path = key.split('.').next().unwrap_or_default();
+        let below = match value {
+            _ if path == "fullDocument" => return true,
+            Bson::Array(items) if key.starts_with('$') => items.iter().filter_map(Bson::as_document).collect(),
+            Bson::Document(inner) if key.starts_with('$') => vec![inner],
+            _ => Vec::new(),
+        };
+        below.into_iter().any(reads_full_document)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+
+    use super::*;
+
+    #[test]
+    fn a_match_on_the_full_document_is_seen() {
+        let table = [
+            (doc! { "fullDocument.status": "open" }, true),
+            (doc! { "fullDocument": { "$exists": true } }, true),
+            (doc! { "$and": [{ "operationType": "insert" }, { "$or": [{ "fullDocument.a.b": 1 }] }] }, true),
+            (doc! { "fullDocumentBeforeChange.status": "open" }, false),
+            (doc! { "operationType": "fullDocument" }, false),
+            (doc! { "$or": [{ "ns.db": "fullDocument" }] }, false),
+        ];
+        for (query, expected) in table {
+            assert_eq!(reads_full_document(&query), expected, "{query}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! `tailwater run`: the daemon, from a config that was read to an exit code.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+
+use super::EXIT_USAGE;
+use crate::admin::{self, AdminState, Readiness, SharedRegistry};
+use crate::config::Config;
+use crate::output::{PreparedOutput, prepare_all};
+use crate::pipeline::{self, PipelineMetrics};
+use crate::plugin::register_metrics;
+
+/// Runs until SIGTERM or SIGINT, then drains; a second signal ends the process at once. The log must be set up.
+pub fn run(config: Config) -> ExitCode {
+    let outputs = match prepare_all(&config) {
+        Ok(outputs) => outputs,
+        Err(problems) => {
+            for problem in problems {
+                error!("{problem}");
+            }
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tailwater").build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            error!("start the runtime: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(serve(config, outputs));
+    // Plugins' threads may still run: nothing of the process is torn down under them, and nothing is waited for.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            error!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(config: Config, outputs: Vec<PreparedOutput>) -> Result<(), String> {
+    let readiness = Readiness::default();
+    let registry = SharedRegistry::default();
+    let metrics = PipelineMetrics::default();
+    registry.with(|registry| {
+        metrics.register(registry);
+        register_metrics(registry);
+    });
+    let starting = readiness.wait_for("start");
+    if let Some(listen) = config.admin.listen {
+        serve_admin(listen, AdminState { readiness: readiness.clone(), registry }).await?;
+    }
+    let stop = stop_signal()?;
+    let running = tokio::select! {
+        running = pipeline::start(config, outputs, metrics, &readiness) => running.map_err(|e| e.to_string())?,
+        () = stop.asked() => return Ok(()),
+    };
+    starting.done();
+    running.until(stop.asked()).await.map_err(|e| e.to_string())
+}
+
+async fn serve_admin(listen: SocketAddr, state: AdminState) -> Result<(), String> {
+    let in_use = |e| format!("listen on admin.listen {listen}: {e}; choose another address, or \"off\"");
+    let listener = TcpListener::bind(listen).await.map_err(in_use)?;
+    let address = listener.local_addr().map_err(in_use)?;
+    info!("admin listening on {address}");
+    // It answers to the last moment: a drain can be watched.
+    tokio::spawn(admin::serve(listener, state, std::future::pending()));
+    Ok(())
+}
+
+/// SIGTERM or SIGINT, remembered.
+struct StopSignal(tokio::sync::watch::Receiver<bool>);
+
+impl StopSignal {
+    /// Resolves once a signal has come.
+    async fn asked(&self) {
+        let mut asked = self.0.clone();
+        // An error means that the task which listens is gone with the runtime.
+        if asked.wait_for(|asked| *asked).await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+fn stop_signal() -> Result<StopSignal, String> {
+    let listen = |kind| signal(kind).map_err(|e| format!("listen for signals: {e}"));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let (sender, asked) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if sender.send_replace(true) {
+                warn!("second signal, stopping at once");
+                std::process::exit(1);
+            }
+        }
+    });
+    Ok(StopSignal(asked))
+}

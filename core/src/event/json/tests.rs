@@ -175,6 +175,8 @@ fn agrees_with_the_drivers_library() {
             let bson = Bson::Document(document.clone());
             let expected =
                 if form == JsonForm::Relaxed { bson.into_relaxed_extjson() } else { bson.into_canonical_extjson() };
+            // Both are read back from text: serde_json's reader may miss a double by its last bit.
+            let expected = serde_json::from_str(&expected.to_string()).expect("valid JSON");
             let mut ours: Value = serde_json::from_str(&json(&document, form).expect("JSON")).expect("valid JSON");
             ours.as_object_mut().expect("an object").remove("id");
             assert_eq!(doubles_aside(ours), doubles_aside(expected), "{document}");

@@ -2,6 +2,7 @@
 //! other module's keys or defaults.
 
 pub mod document;
+pub mod entry;
 pub mod error;
 pub mod expand;
 pub mod section;
@@ -15,8 +16,9 @@ use std::time::{Duration, SystemTime};
 
 use toml::de::DeTable;
 
+use self::entry::check_name;
 pub use self::error::ConfigError;
-use self::section::{Context, Section, check_name};
+use self::section::{Context, Section};
 use crate::{admin, checkpoint, lane, plugin, source, window};
 
 /// The keys outside of tables, and the tables.

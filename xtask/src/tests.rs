@@ -19,12 +19,12 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     let c_plugins = build_c_plugins(&root)?;
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(&root).args(["test", "--workspace", "--locked"]);
+    command.current_dir(&root).args(["test", "--workspace", "--all-features", "--locked"]);
     command.env("TAILWATER_MONGOD", &mongod).env("TAILWATER_C_PLUGINS", &c_plugins);
     if let Some(filter) = filter {
         command.args(["--", filter]);
     }
-    progress("cargo test --workspace");
+    progress("cargo test --workspace --all-features");
     let status = command.status().context("start cargo test")?;
     ensure!(status.success(), "tests failed after {} s", started.elapsed().as_secs());
     progress(&format!("all tests passed in {} s", started.elapsed().as_secs()));

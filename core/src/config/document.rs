@@ -6,8 +6,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use toml::de::DeValue;
 
+use super::entry::Entry;
 use super::error::ConfigError;
-use super::section::Entry;
 
 /// The wrappers of MongoDB Extended JSON (specification `extended-json`) that stand for one value. `$regex` is not
 /// here: it is a query operator too, and the operator means the same.

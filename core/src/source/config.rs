@@ -12,8 +12,9 @@ use time::format_description::well_known::Rfc3339;
 use toml::de::DeValue;
 
 use self::watch::Watched;
+use crate::config::entry::Entry;
 use crate::config::error::ConfigError;
-use crate::config::section::{Entry, Section};
+use crate::config::section::Section;
 use crate::config::uri::Uri;
 use crate::event::EventId;
 

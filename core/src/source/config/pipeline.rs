@@ -3,8 +3,8 @@
 use bson::{Bson, Document};
 
 use crate::config::document::document;
+use crate::config::entry::Entry;
 use crate::config::error::ConfigError;
-use crate::config::section::Entry;
 
 /// The stages a change stream takes (MongoDB manual, "Modify Change Stream Output") that can be proved harmless.
 const ALLOWED: [&str; 6] = ["$match", "$project", "$addFields", "$set", "$unset", "$redact"];

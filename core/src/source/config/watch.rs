@@ -1,7 +1,7 @@
 //! `source.watch`: which namespaces are watched.
 
+use crate::config::entry::Entry;
 use crate::config::error::ConfigError;
-use crate::config::section::Entry;
 
 /// Databases that are never watched: Tailwater's own, and MongoDB's internal ones.
 const REFUSED: [&str; 4] = ["tailwater", "admin", "local", "config"];

@@ -72,9 +72,8 @@ pub async fn serve(listener: TcpListener, state: AdminState, shutdown: impl Futu
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app.clone()));
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
-            match tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
-                Ok(Err(error)) => debug!("a connection of admin.listen ended: {error}"),
-                Ok(Ok(())) | Err(_) => {}
+            if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
+                debug!("a connection of admin.listen ended: {error}");
             }
             drop(place);
         });

@@ -176,7 +176,9 @@ impl Event {
     pub fn enter_window(&self, account: &Arc<AtomicI64>) {
         if self.account.set(Arc::clone(account)).is_ok() {
             let before = self.window.fetch_or(ENTERED, Ordering::AcqRel);
-            self.add_to_account(before, 1);
+            if before & LEFT == 0 {
+                self.add_to_account(before, 1);
+            }
         }
     }
 
@@ -224,3 +226,6 @@ impl fmt::Debug for Event {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,7 +47,8 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), LogError> {
     let fault = |reason: String| LogError::Filter { text: filter.to_owned(), reason };
     // `EnvFilter` takes any word as the name of a module, which would turn a typing error into silence.
     let bare = !filter.contains('=') && !filter.contains(',');
-    if bare && LevelFilter::from_str(filter).is_err() {
+    // An empty one, as from a variable that is set to nothing, would mean `error`.
+    if filter.trim().is_empty() || bare && LevelFilter::from_str(filter).is_err() {
         return Err(fault("not a level".to_owned()));
     }
     let filter = EnvFilter::try_new(filter).map_err(|error| fault(error.to_string()))?;
@@ -83,5 +84,26 @@ fn level_of(filter: LevelFilter) -> u32 {
         Some(tracing::Level::INFO) => TW_LEVEL_INFO,
         Some(tracing::Level::DEBUG) => TW_LEVEL_DEBUG,
         Some(tracing::Level::TRACE) => TW_LEVEL_TRACE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_is_refused_before_anything_is_set_up() {
+        for filter in ["dbug", "", "tailwater=loud"] {
+            let error = init(LogFormat::Human, filter).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("log level {filter:?}: ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn plugins_may_log_what_any_part_of_the_filter_lets_through() {
+        let table = [("off", 0), ("error", TW_LEVEL_ERROR), ("warn,tailwater=debug", TW_LEVEL_DEBUG), ("trace", 5)];
+        for (filter, expected) in table {
+            assert_eq!(level_of(plugin_level(&EnvFilter::new(filter))), expected, "{filter}");
+        }
     }
 }

@@ -154,3 +154,48 @@ impl fmt::Debug for EventId {
         write!(f, "EventId({self})")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_has_the_parts_in_order() {
+        let position = Position { time: Timestamp64(0x6b02_4d1b_0000_0005), txn_op_index: 0x1a };
+        let id = EventId::from_parts(position, 0xdead_beef);
+        assert_eq!(id.as_str(), "6b024d1b00000005-0000001adeadbeef");
+        assert_eq!((id.position(), id.hash(), id.is_position()), (position, 0xdead_beef, false));
+        assert_eq!(id.as_str().parse(), Ok(id));
+        let huge = Position { txn_op_index: u64::MAX, ..position };
+        assert_eq!(EventId::from_parts(huge, 0).as_str(), "6b024d1b00000005-ffffffff00000000");
+        let at = EventId::at(position.time);
+        assert_eq!((at.as_str(), at.is_position()), ("6b024d1b00000005-0000000000000000", true));
+        assert!(at < id);
+    }
+
+    #[test]
+    fn errors_say_what_is_wrong() {
+        let check = |text: &str, expected| assert_eq!(text.parse::<EventId>(), Err(expected), "{text}");
+        check("", EventIdError::Length(0));
+        check("6b024d1b00000005-0000001adeadbeef0", EventIdError::Length(34));
+        check("6b024d1b00000005_0000001adeadbeef", EventIdError::Hyphen);
+        check("6B024d1b00000005-0000001adeadbeef", EventIdError::Digit(2));
+        check("6b024d1b00000005-0000001adeadbeeg", EventIdError::Digit(33));
+    }
+
+    /// The digest was made with Python's `hashlib` over `bson.encode` of pymongo.
+    #[test]
+    fn hash_is_that_of_the_bson_document() {
+        let ns = bson::rawdoc! { "db": "shop", "coll": "orders" };
+        let key = bson::rawdoc! { "_id": 1 };
+        let check = |identity: Identity<'_>, expected: u32| assert_eq!(identity.hash(), expected);
+        let insert = b"\x07\0\0\0insert\0";
+        check(
+            Identity { operation_type: insert, ns: Some(ns.as_bytes()), document_key: Some(key.as_bytes()) },
+            0xbbe1_ee31,
+        );
+        let drop = b"\x0d\0\0\0dropDatabase\0";
+        check(Identity { operation_type: drop, ns: Some(ns.as_bytes()), document_key: None }, 0xdb5d_bee2);
+        check(Identity { operation_type: drop, ns: None, document_key: None }, 0x8493_30bb);
+    }
+}

@@ -6,9 +6,11 @@
 //! - a number that is a whole one within 64 bits: its 8 bytes, little endian; any other: those of its nearest double;
 //! - a string or a symbol: its bytes;
 //! - a document or an array: for every field its name, then its value;
-//! - every other type: the value's bytes as BSON has them.
+//! - an ObjectId: its 12 bytes; a date: its milliseconds, little endian; a boolean: one byte; a timestamp: its seconds, then its
+//!   increment, little endian; binary: its subtype, then its bytes;
+//! - every other type: nothing but the tag.
 //!
-//! A tag per kind is mixed into the seed before each value. A result of zero becomes one. The key never leaves a process
+//! The BSON type's number (2 for text, 18 for whole numbers, 1 for others) is mixed into the seed before each value. A result of zero becomes one. The key never leaves a process
 //! except as a number to shard by, so it may hash two documents alike: they then only wait for each other.
 
 use std::num::NonZeroU64;
@@ -43,10 +45,18 @@ fn value(seed: u64, value: RawBsonRef<'_>, element: &RawElement<'_>, level: u32)
         RawBsonRef::Array(array) => {
             fields(seed ^ ElementType::Array as u64, RawDocument::from_bytes(array.as_bytes()).ok()?, level)?
         }
+        RawBsonRef::Binary(binary) => tagged(mix(seed, &[binary.subtype.into()]), ElementType::Binary, binary.bytes),
+        RawBsonRef::DateTime(date) => tagged(seed, ElementType::DateTime, &date.timestamp_millis().to_le_bytes()),
+        RawBsonRef::Timestamp(time) => tagged(
+            tagged(seed, ElementType::Timestamp, &time.time.to_le_bytes()),
+            ElementType::Timestamp,
+            &time.increment.to_le_bytes(),
+        ),
+        RawBsonRef::Boolean(value) => tagged(seed, ElementType::Boolean, &[u8::from(value)]),
         other => match Number::of(other) {
             Some(Number::Int(n)) => tagged(seed, ElementType::Int64, &n.to_le_bytes()),
             Some(number) => tagged(seed, ElementType::Double, &number.nearest_double().to_le_bytes()),
-            None => tagged(seed, element.element_type(), &scalar_bytes(other)),
+            None => tagged(seed, element.element_type(), &[]),
         },
     })
 }
@@ -59,11 +69,4 @@ fn fields(seed: u64, document: &RawDocument, level: u32) -> Option<u64> {
         let element = element.ok()?;
         value(mix(seed, element.key().as_str().as_bytes()), element.value().ok()?, &element, level + 1)
     })
-}
-
-/// The value as BSON has it, for the rare types that may also be an `_id`: dates, UUIDs, booleans, timestamps.
-fn scalar_bytes(value: RawBsonRef<'_>) -> Vec<u8> {
-    let mut document = bson::RawDocumentBuf::new();
-    document.append(bson::cstr!(""), value);
-    document.into_bytes()
 }

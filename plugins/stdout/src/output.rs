@@ -90,7 +90,7 @@ fn cannot_write(target: &str, error: &io::Error) -> DeliverError {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, io::Read, process::Command, thread};
 
     use serde_json::json;
     use tailwater_sdk::testing::{Harness, Outcome, StartFailure, TestEvent, Verdict};
@@ -141,6 +141,43 @@ mod tests {
         let outcome = harness.deliver(events(0, 1));
         let [Verdict::Retry { reason, .. }] = &outcome.verdicts[..] else { panic!("retry, not {outcome:?}") };
         assert!(reason.contains("/dev/full") && reason.contains("full"), "{reason}");
+    }
+
+    /// A pipe and its reading end, which reads nothing by itself.
+    fn pipe(folder: &tempfile::TempDir) -> (std::path::PathBuf, thread::JoinHandle<fs::File>) {
+        let path = folder.path().join("pipe");
+        assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo runs").success());
+        let reader = path.clone();
+        // Opening either end waits for the other.
+        (path, thread::spawn(move || fs::File::open(reader).expect("the reading end")))
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_delays_its_own_output_only() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, reader) = pipe(&folder);
+        let slow = Harness::<Stdout>::start(json!({ "path": path })).expect("it starts");
+        let mut reader = reader.join().expect("the reader");
+        // More than a pipe holds.
+        let long = format!("\"{}\"", "x".repeat(1 << 20));
+        let pending = slow.begin_delivery(vec![TestEvent::new("insert", "a", "b").json(&long)]);
+        let other = Harness::<Stdout>::start(json!({ "path": "/dev/null" })).expect("it starts");
+        assert!(acked(&other.deliver(events(0, 10))));
+        assert!(!pending.is_completed());
+        let mut text = vec![0; long.len() + 1];
+        reader.read_exact(&mut text).expect("the line");
+        assert!(acked(&pending.wait()));
+    }
+
+    #[test]
+    fn a_pipe_whose_reader_is_gone_stops_the_output() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, reader) = pipe(&folder);
+        let harness = Harness::<Stdout>::start(json!({ "path": path })).expect("it starts");
+        drop(reader.join().expect("the reader"));
+        let outcome = harness.deliver(events(0, 1));
+        let [Verdict::Fatal { reason }] = &outcome.verdicts[..] else { panic!("fatal, not {outcome:?}") };
+        assert!(reason.contains("its reader is gone"), "{reason}");
     }
 
     #[test]

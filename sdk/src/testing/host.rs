@@ -46,11 +46,12 @@ struct Metric {
     value: f64,
 }
 
-/// A batch and what its pointers lead to.
+/// A batch and what its pointers lead to. No `Box`: moving one would end the plugin's right to read through its pointers.
 struct Stored {
-    events: Arc<Vec<TestEvent>>,
-    _abi: Box<[tw_event]>,
-    batch: Box<tw_batch>,
+    events: Vec<TestEvent>,
+    _abi: Vec<tw_event>,
+    /// Exactly one.
+    batch: Vec<tw_batch>,
 }
 
 // SAFETY: the pointers lead into the value itself, which is only read until it is dropped.
@@ -93,9 +94,8 @@ impl TestHost {
     }
 
     pub(super) fn issue(&self, events: Vec<TestEvent>) -> u64 {
-        let events = Arc::new(events);
-        let abi: Box<[tw_event]> = events.iter().map(TestEvent::as_abi).collect();
-        let batch = Box::new(tw_batch {
+        let abi: Vec<tw_event> = events.iter().map(TestEvent::as_abi).collect();
+        let batch = vec![tw_batch {
             struct_size: size_of::<tw_batch>() as u32,
             event_stride: size_of::<tw_event>() as u32,
             len: abi.len() as u32,
@@ -103,7 +103,7 @@ impl TestHost {
             bytes: events.iter().map(|event| event.raw.len() as u64).sum(),
             events: abi.as_ptr().cast(),
             timeout_ms: 60_000,
-        });
+        }];
         let mut state = lock(&self.state);
         state.next_token += 1;
         let token = state.next_token;
@@ -112,7 +112,7 @@ impl TestHost {
     }
 
     pub(super) fn batch(&self, token: u64) -> *const tw_batch {
-        &raw const *lock(&self.state).open[&token].batch
+        lock(&self.state).open[&token].batch.as_ptr()
     }
 
     pub(super) fn wait(&self, token: u64, patience: Duration) -> Option<Outcome> {

@@ -1,0 +1,120 @@
+//! The pieces that a value's JSON is made of: text, dates, base64, hex. They know nothing of BSON or of forms.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+
+/// Writes a JSON string with its quotes. Only what JSON requires is escaped.
+pub(super) fn string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut done = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        if *byte >= 0x20 && *byte != b'"' && *byte != b'\\' {
+            continue;
+        }
+        out.extend_from_slice(&bytes[done..at]);
+        done = at + 1;
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0x08 => out.extend_from_slice(b"\\b"),
+            0x0c => out.extend_from_slice(b"\\f"),
+            _ => {
+                out.extend_from_slice(b"\\u00");
+                hex(out, &[*byte]);
+            }
+        }
+    }
+    out.extend_from_slice(&bytes[done..]);
+    out.push(b'"');
+}
+
+/// Writes lower-case hex digits.
+pub(super) fn hex(out: &mut Vec<u8>, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+}
+
+/// Writes padded base64.
+pub(super) fn base64(out: &mut Vec<u8>, bytes: &[u8]) {
+    let start = out.len();
+    out.resize(start + bytes.len().div_ceil(3) * 4, 0);
+    let written = STANDARD.encode_slice(bytes, &mut out[start..]).expect("four characters for three bytes suffice");
+    out.truncate(start + written);
+}
+
+/// Writes the 16 bytes of a UUID as 8-4-4-4-12 hex digits.
+pub(super) fn uuid(out: &mut Vec<u8>, bytes: &[u8; 16]) {
+    for (at, range) in [0..4, 4..6, 6..8, 8..10, 10..16].into_iter().enumerate() {
+        if at > 0 {
+            out.push(b'-');
+        }
+        hex(out, &bytes[range]);
+    }
+}
+
+/// Writes a double's shortest text that reads back as itself, always with a point or an exponent.
+pub(super) fn double(out: &mut Vec<u8>, value: f64) {
+    if value.is_nan() {
+        out.extend_from_slice(b"NaN");
+    } else if value.is_infinite() {
+        out.extend_from_slice(if value > 0.0 { b"Infinity" } else { b"-Infinity" });
+    } else {
+        out.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
+    }
+}
+
+/// Milliseconds since 1970 at the beginning of the years 0 and 10000.
+pub(super) const YEAR_0_MS: i64 = -62_167_219_200_000;
+pub(super) const YEAR_10000_MS: i64 = 253_402_300_800_000;
+
+/// How a date's milliseconds are written.
+#[derive(Copy, Clone, PartialEq)]
+pub(super) enum Millis {
+    /// Three digits, or none when they are zero: Extended JSON.
+    UnlessZero,
+    /// Three digits.
+    Always,
+}
+
+/// Writes a date of the years 0 to 9999 as RFC 3339 in UTC.
+pub(super) fn date(out: &mut Vec<u8>, ms: i64, millis: Millis) {
+    let (days, in_day) = (ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000));
+    let (year, month, day) = civil(days);
+    let mut text = *b"0000-00-00T00:00:00";
+    let mut put = |at: usize, value: i64| {
+        text[at] += (value / 10) as u8;
+        text[at + 1] += (value % 10) as u8;
+    };
+    put(0, year / 100);
+    put(2, year % 100);
+    put(5, month);
+    put(8, day);
+    put(11, in_day / 3_600_000);
+    put(14, in_day / 60_000 % 60);
+    put(17, in_day / 1000 % 60);
+    out.extend_from_slice(&text);
+    let rest = (in_day % 1000) as u16;
+    if rest != 0 || millis == Millis::Always {
+        let digit = |n: u16| b'0' + (n % 10) as u8;
+        out.extend_from_slice(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
+    }
+    out.push(b'Z');
+}
+
+/// Year, month and day of a day counted from 1970-01-01, in the proleptic Gregorian calendar. Years begin in March here, so
+/// that the leap day is the last one, and 400 of them have 146,097 days.
+fn civil(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468; // from 0000-03-01
+    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153; // 0 is March
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    (era * 400 + year_of_era + next, month, day)
+}

@@ -9,10 +9,10 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{mongod, progress};
 
-/// Finds a C compiler and a mongod, and runs the tests of every package with them.
+/// Finds compilers for C and C++ and a mongod, and runs the tests of every package with them.
 pub fn run(filter: Option<&str>) -> Result<()> {
     let started = Instant::now();
-    check_cc()?;
+    check_compilers()?;
     let mongod = mongod::find_or_fetch()?;
     progress(&format!("mongod: {}", mongod.display()));
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -29,11 +29,16 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// The tests compile plugins in C; without a compiler they would fail one by one, late.
-fn check_cc() -> Result<()> {
-    let missing = "the tests compile plugins in C, and cc is not here: install it (Debian, Ubuntu: apt-get install gcc libc6-dev)";
-    let output = Command::new("cc").arg("--version").output().context(missing)?;
-    ensure!(output.status.success(), "cc --version: {}", output.status);
+/// The tests compile plugins in C, and the header as C++; without the compilers they would fail one by one, late.
+fn check_compilers() -> Result<()> {
+    for (compiler, packages) in [("cc", "gcc libc6-dev"), ("c++", "g++")] {
+        let output = Command::new(compiler).arg("--version").output().with_context(|| {
+            format!(
+                "the tests need {compiler}, which is not here: install it (Debian, Ubuntu: apt-get install {packages})"
+            )
+        })?;
+        ensure!(output.status.success(), "{compiler} --version: {}", output.status);
+    }
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,6 +14,9 @@ use crate::config::Config;
 use crate::output::{PreparedOutput, prepare_all};
 use crate::pipeline::{self, PipelineMetrics};
 use crate::plugin::register_metrics;
+
+/// Signals within this time count as one.
+const SAME_SIGNAL: Duration = Duration::from_millis(100);
 
 /// Runs until SIGTERM or SIGINT, then drains; a second signal ends the process at once. The log must be set up.
 pub fn run(config: Config) -> ExitCode {
@@ -94,12 +98,15 @@ fn stop_signal() -> Result<StopSignal, String> {
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let (sender, asked) = tokio::sync::watch::channel(false);
     tokio::spawn(async move {
+        let mut first: Option<Instant> = None;
         loop {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            if sender.send_replace(true) {
+            sender.send_replace(true);
+            // A terminal or a supervisor that signals the process and its group sends two at once and means one.
+            if first.get_or_insert_with(Instant::now).elapsed() > SAME_SIGNAL {
                 warn!("second signal, stopping at once");
                 std::process::exit(1);
             }

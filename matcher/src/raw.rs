@@ -132,21 +132,20 @@ impl<'a> Iterator for Elements<'a> {
 #[inline]
 fn zero_at(bytes: &[u8]) -> Option<usize> {
     const LOW: u64 = 0x0101_0101_0101_0101;
-    let mut at = 0;
-    while let Some(eight) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
-        let word = u64::from_le_bytes(*eight);
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
         // The lowest bit set here is the first zero's highest one.
         let zeros = word.wrapping_sub(LOW) & !word & (LOW << 7);
         if zeros != 0 {
-            return Some(at + zeros.trailing_zeros() as usize / 8);
+            return Some(at * 8 + zeros.trailing_zeros() as usize / 8);
         }
-        at += 8;
     }
-    bytes[at..].iter().position(|byte| *byte == 0).map(|more| at + more)
+    rest.iter().position(|byte| *byte == 0).map(|at| words.len() * 8 + at)
 }
 
 /// Bytes of the value that `rest` begins with; there may be fewer. What the value says of itself is checked.
-#[inline]
+#[inline(always)]
 fn value_len(kind: u8, rest: &[u8]) -> Option<usize> {
     match kind {
         kind::STRING | kind::CODE | kind::SYMBOL => string_len(rest),
@@ -161,6 +160,7 @@ fn value_len(kind: u8, rest: &[u8]) -> Option<usize> {
     }
 }
 
+#[inline(never)]
 fn rare_len(kind: u8, rest: &[u8]) -> Option<usize> {
     match kind {
         kind::BINARY => {

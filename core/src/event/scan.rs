@@ -161,8 +161,9 @@ impl<'a> Names<'a> {
     }
 }
 
+/// The text as it is. Names are ASCII nearly always, and finding that out is cheaper.
 fn utf8(text: &[u8]) -> Result<&[u8], EventError> {
-    std::str::from_utf8(text).map(str::as_bytes).map_err(|_| Damaged::Text.into())
+    if text.is_ascii() || std::str::from_utf8(text).is_ok() { Ok(text) } else { Err(Damaged::Text.into()) }
 }
 
 impl From<Damaged> for EventError {

@@ -257,6 +257,15 @@ fn nibble(digit: u8) -> u8 {
     (digit & 15) + 9 * (digit >> 6)
 }
 
+/// The number that eight digits are: as [`nibble`] in all of them at once, then neighbours are pushed together.
+fn eight_digits(digits: [u8; 8]) -> u32 {
+    let digits = u64::from_be_bytes(digits);
+    let nibbles = (digits & 0x0f0f_0f0f_0f0f_0f0f) + 9 * (digits >> 6 & 0x0101_0101_0101_0101);
+    let bytes = (nibbles >> 4 | nibbles) & 0x00ff_00ff_00ff_00ff;
+    let pairs = (bytes >> 8 | bytes) & 0x0000_ffff_0000_ffff;
+    (pairs >> 16 | pairs) as u32
+}
+
 const END: u8 = 0x04;
 const NULL: u8 = 0x14;
 const ZERO: u8 = 0x29;
@@ -281,7 +290,9 @@ impl Reader<'_> {
     fn big_endian(&mut self, len: usize, field: &'static str) -> Result<u64, TokenError> {
         let (taken, rest) = self.digits.split_at_checked(2 * len).ok_or(TokenError::Short(field))?;
         self.digits = rest;
-        Ok(taken.iter().fold(0, |value, digit| value << 4 | u64::from(nibble(*digit))))
+        let (eights, ones) = taken.as_chunks::<8>();
+        let value = eights.iter().fold(0, |value, digits| value << 32 | u64::from(eight_digits(*digits)));
+        Ok(ones.iter().fold(value, |value, digit| value << 4 | u64::from(nibble(*digit))))
     }
 
     fn timestamp(&mut self, field: &'static str) -> Result<Timestamp64, TokenError> {

@@ -6,4 +6,7 @@ mod config_errors;
 mod delivery;
 mod harness;
 mod kill_loop;
+mod plugin_faults;
+mod restart_match;
+mod restart_transaction;
 mod tidy;

@@ -74,6 +74,48 @@ impl Daemon {
         Some(Answer { status: head.split(' ').nth(1)?.parse().ok()?, body: body.to_owned() })
     }
 
+    /// True while `output` is in this state, in the metrics' words.
+    pub fn is_in_state(&self, output: &str, state: &str) -> bool {
+        self.metric("tailwater_output_state", &[("output", output), ("state", state)]) == Some(1.0)
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Resident memory in bytes, and its highest value so far, as the kernel counts them.
+    pub fn resident_bytes(&self) -> (u64, u64) {
+        let path = format!("/proc/{}/status", self.process.id());
+        let status = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {path}: {error}"));
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line of /proc/…/status");
+            line.trim().trim_end_matches(" kB").parse::<u64>().expect("kilobytes") * 1024
+        };
+        (field("VmRSS:"), field("VmHWM:"))
+    }
+
+    /// True when a line of the log contains all of `words`.
+    pub fn has_logged(&self, words: &[&str]) -> bool {
+        self.log().iter().any(|line| words.iter().all(|word| line.contains(word)))
+    }
+
+    /// True while the process has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.process.try_wait().expect("wait for tailwater").is_none()
+    }
+
+    /// Waits until the process has ended by itself. Panics after `deadline`.
+    pub async fn wait_until_ended(&mut self, deadline: Duration) -> ExitStatus {
+        let mut ended = None;
+        eventually("tailwater has ended by itself", deadline, || {
+            ended = self.process.try_wait().expect("wait for tailwater");
+            ended.is_some()
+        })
+        .await;
+        ended.expect("just seen")
+    }
+
     /// The log so far.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().expect("log").clone()
@@ -90,13 +132,7 @@ impl Daemon {
         let id = self.process.id().to_string();
         let sent = Command::new("kill").args(["-TERM", &id]).status().expect("kill");
         assert!(sent.success(), "kill -TERM {id}: {sent}");
-        let mut ended = None;
-        eventually("tailwater has ended after SIGTERM", deadline, || {
-            ended = self.process.try_wait().expect("wait for tailwater");
-            ended.is_some()
-        })
-        .await;
-        ended.expect("just seen")
+        self.wait_until_ended(deadline).await
     }
 
     /// Where the admin port is, once the log has said so.

@@ -36,7 +36,7 @@ pub enum Mode {
     PanicOnce,
     /// Each token is completed a second time.
     DoubleVerdict,
-    /// The first batch of each instance is written, but its verdict is kept until the instance was stopped.
+    /// The first batch is written, but its verdict is kept until the instance was stopped, once.
     VerdictAfterStop,
     /// `deliver` never ends, once.
     Hang,

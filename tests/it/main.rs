@@ -8,6 +8,7 @@ mod harness;
 mod idle_positions;
 mod kill_loop;
 mod plugin_faults;
+mod rates_and_order;
 mod reconnect;
 mod restart_match;
 mod restart_transaction;

@@ -13,5 +13,6 @@ mod reconnect;
 mod restart_match;
 mod restart_transaction;
 mod scopes;
+mod source_errors;
 mod starts;
 mod tidy;

@@ -13,6 +13,7 @@ mod reconnect;
 mod restart_match;
 mod restart_transaction;
 mod scopes;
+mod slow_output;
 mod source_errors;
 mod starts;
 mod tidy;

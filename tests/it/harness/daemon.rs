@@ -79,20 +79,15 @@ impl Daemon {
         self.metric("tailwater_output_state", &[("output", output), ("state", state)]) == Some(1.0)
     }
 
-    /// The process id.
-    pub fn id(&self) -> u32 {
-        self.process.id()
-    }
-
-    /// Resident memory in bytes, and its highest value so far, as the kernel counts them.
-    pub fn resident_bytes(&self) -> (u64, u64) {
+    /// Its memory now, as the kernel counts it.
+    pub fn memory(&self) -> Memory {
         let path = format!("/proc/{}/status", self.process.id());
         let status = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {path}: {error}"));
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line of /proc/…/status");
             line.trim().trim_end_matches(" kB").parse::<u64>().expect("kilobytes") * 1024
         };
-        (field("VmRSS:"), field("VmHWM:"))
+        Memory { resident: field("VmRSS:"), anonymous: field("RssAnon:"), resident_max: field("VmHWM:") }
     }
 
     /// True when a line of the log contains all of `words`.
@@ -151,6 +146,17 @@ impl Drop for Daemon {
             eprintln!("--- log of tailwater\n{}\n---", self.log().join("\n"));
         }
     }
+}
+
+/// Bytes of memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Resident, pages of the executable and its libraries included.
+    pub resident: u64,
+    /// Resident and not backed by a file: heap and stacks.
+    pub anonymous: u64,
+    /// The most that was ever resident.
+    pub resident_max: u64,
 }
 
 /// What the admin port said.

@@ -88,7 +88,9 @@ async fn order_per_document_holds_with_sixteen_batches_in_flight() {
     const DOCUMENTS: i64 = 200;
     const VERSIONS: i64 = 20;
     let scene = Scene::new().await;
-    let daemon = scene.daemon("concurrency = 16\nbatch = { events_max = 10 }", "mode = \"slow\", delay_ms = 20").await;
+    let daemon = scene
+        .daemon("concurrency = 16\nbatch = { events_max = 10 }", "mode = \"slow\", delay_ms = 10, uneven = true")
+        .await;
     for version in 0..VERSIONS {
         let updates: Vec<Document> = (0..DOCUMENTS)
             .map(|id| doc! { "q": { "_id": id }, "u": { "_id": id, "version": version }, "upsert": true })

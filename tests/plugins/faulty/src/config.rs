@@ -21,6 +21,9 @@ pub struct Options {
     /// `slow`: how long each batch takes, in milliseconds.
     #[serde(default)]
     pub delay_ms: u64,
+    /// `slow`: every second batch takes four times as long, so that later ones end before it.
+    #[serde(default)]
+    pub uneven: bool,
 }
 
 /// What goes wrong. "Once" means once per `path`, also over restarts: a file `<path>.fault` says that it has happened.

@@ -16,7 +16,7 @@ use crate::plugin::{Verdict, Verdicts};
 use crate::source::place::Place;
 use crate::source::token::Timestamp64;
 
-const SEEDS: u64 = 2000;
+const SEEDS: u64 = 1000;
 
 /// Everything read, in order: a taken event with whether it is settled, or something that passed by.
 enum Seen {

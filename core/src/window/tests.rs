@@ -38,14 +38,15 @@ fn step(window: &Window, all: &mut Vec<Arc<Event>>, reader: &mut Reader, random:
         let reached = Place::After(token(&mark_data(all.len() as u32 + 1, 0)));
         window.push(batch, reached.clone());
         assert_eq!(window.reached(), reached);
+        // JSON that lanes make later is trimmed with the next push; the source pushes progress every 100 ms.
+        let (events, bytes) = window.size();
+        assert!(events <= 1 || bytes <= BYTES_MAX as usize, "seed {seed}: {events} events hold {bytes} bytes");
     }
     if random.random_bool(0.2) && !all.is_empty() {
         let any = random.random_range(0..all.len());
         let _ = all[any].json(JsonForm::Plain).expect("JSON");
     }
-    let (events, bytes) = window.size();
-    let json = all.iter().rev().take(1).map(|event| event.bytes() * 4).sum::<usize>();
-    assert!(events <= 1 || bytes <= BYTES_MAX as usize + json, "seed {seed}: {events} events hold {bytes} bytes");
+    let (events, _) = window.size();
     match reader.seq {
         Some(seq) => {
             let mut found = VecDeque::new();

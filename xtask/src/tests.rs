@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{mongod, progress};
+use crate::{mongod, progress, target_folder, workspace};
 
 /// Builds the plugins written in C, finds a mongod, and runs the tests of every package with both.
 pub fn run(filter: Option<&str>) -> Result<()> {
@@ -34,8 +34,7 @@ pub fn run(filter: Option<&str>) -> Result<()> {
 /// Compiles each `examples/c/*.c` against the committed header alone, as a plugin author would, into a folder that the
 /// loader accepts (not writable by others).
 fn build_c_plugins(root: &Path) -> Result<PathBuf> {
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let folder = target.join("c-plugins");
+    let folder = target_folder().join("c-plugins");
     fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     let Ok(sources) = fs::read_dir(root.join("examples/c")) else { return Ok(folder) };
     let sources = sources.filter_map(|entry| entry.ok().map(|entry| entry.path()));
@@ -52,9 +51,4 @@ fn build_c_plugins(root: &Path) -> Result<PathBuf> {
         ensure!(status.success(), "cc failed on {}", source.display());
     }
     Ok(folder)
-}
-
-/// The folder of the workspace's `Cargo.toml`, wherever the command was typed.
-fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_owned()
 }

@@ -182,7 +182,7 @@ static tw_status start(tw_instance *instance, uint64_t token) {
 
 static tw_status deliver(tw_instance *instance, const tw_batch *batch, uint64_t token) {
     cfile *self = (cfile *)instance;
-    if (self == NULL || batch == NULL || !self->writing || batch->event_stride < sizeof(tw_event)) return TW_E_INVALID;
+    if (self == NULL || batch == NULL || !self->writing || batch->event_stride < TW_EVENT_SIZE_MIN) return TW_E_INVALID;
     pthread_mutex_lock(&self->lock);
     bool taken = self->count < QUEUE_MAX;
     if (taken) {

@@ -24,6 +24,33 @@ typedef struct tw_instance tw_instance;
 // Minor version of this border: grows with every appended field, function or constant.
 #define TW_ABI_MINOR 0
 
+// First version of [`tw_plugin`], in bytes.
+#define TW_PLUGIN_SIZE_MIN 128
+
+// First version of [`tw_vtable`], in bytes.
+#define TW_VTABLE_SIZE_MIN 56
+
+// First version of [`tw_create_args`], in bytes.
+#define TW_CREATE_ARGS_SIZE_MIN 56
+
+// First version of [`tw_event`], in bytes: the least `tw_batch.event_stride`.
+#define TW_EVENT_SIZE_MIN 200
+
+// First version of [`tw_batch`], in bytes.
+#define TW_BATCH_SIZE_MIN 40
+
+// First version of [`tw_event_result`], in bytes: the least `tw_completion.result_stride`.
+#define TW_EVENT_RESULT_SIZE_MIN 32
+
+// First version of [`tw_completion`], in bytes.
+#define TW_COMPLETION_SIZE_MIN 56
+
+// First version of [`tw_log_record`], in bytes.
+#define TW_LOG_RECORD_SIZE_MIN 56
+
+// First version of [`tw_host`], in bytes.
+#define TW_HOST_SIZE_MIN 64
+
 // `tw_completion.flags`: a retry pauses the whole output for `retry_after_ms`, not only the events named.
 #define TW_COMPLETE_PAUSE_OUTPUT 1
 

@@ -6,7 +6,7 @@ use tailwater_abi::*;
 
 use crate::{
     DeliverError, Event, Verdict, Verdicts,
-    host::{Host, bytes, completion},
+    host::{Host, bytes, completion, first},
 };
 
 /// A batch of change events. Nothing is copied: everything read from it borrows from it, so that safe code cannot keep
@@ -29,12 +29,16 @@ impl Batch {
     /// # Safety
     /// `raw` is null or points to a batch that is valid until `token` is completed.
     pub(crate) unsafe fn new(raw: *const tw_batch, token: u64, host: Host) -> Option<Self> {
-        // SAFETY: as promised by the caller; the borrow ends here.
-        let batch = unsafe { raw.as_ref() }?;
-        let readable = batch.event_stride as usize >= size_of::<tw_event>()
-            && (batch.event_stride as usize).is_multiple_of(align_of::<tw_event>())
-            && (batch.len == 0 || !batch.events.is_null());
-        readable.then_some(Self { raw, token, host, completed: false })
+        // SAFETY: not null, and as promised by the caller; the first field of every version.
+        if raw.is_null() || unsafe { (*raw).struct_size } < TW_BATCH_SIZE_MIN {
+            return None;
+        }
+        let stride = first!(raw, event_stride);
+        let readable = stride >= TW_EVENT_SIZE_MIN
+            && (stride as usize).is_multiple_of(align_of::<tw_event>())
+            && (first!(raw, len) == 0 || !first!(raw, events).is_null());
+        // Made only where it is readable: dropping one completes its token, which the host keeps where `deliver` refuses.
+        readable.then(|| Self { raw, token, host, completed: false })
     }
 
     pub(crate) fn json(&self, index: u32, form: tw_json_form) -> Result<&[u8], tw_status> {
@@ -42,14 +46,9 @@ impl Batch {
         self.host.json(self.token, index, form).map(|json| unsafe { bytes(json) })
     }
 
-    fn raw(&self) -> &tw_batch {
-        // SAFETY: valid until the token is completed, which consumes or drops `self`.
-        unsafe { &*self.raw }
-    }
-
     /// Number of events, at least 1.
     pub fn len(&self) -> usize {
-        self.raw().len as usize
+        first!(self.raw, len) as usize
     }
 
     /// Never true in a batch from the daemon.
@@ -59,22 +58,23 @@ impl Batch {
 
     /// Sum of the events' BSON bytes.
     pub fn bytes(&self) -> u64 {
-        self.raw().bytes
+        first!(self.raw, bytes)
     }
 
     /// How long the daemon waits for this batch; `None` = for ever.
     pub fn timeout(&self) -> Option<Duration> {
-        (self.raw().timeout_ms != 0).then(|| Duration::from_millis(self.raw().timeout_ms))
+        let timeout_ms = first!(self.raw, timeout_ms);
+        (timeout_ms != 0).then(|| Duration::from_millis(timeout_ms))
     }
 
     /// The event at `index`, in the order of the change stream.
     pub fn get(&self, index: usize) -> Option<Event<'_>> {
-        let raw = self.raw();
-        if index >= raw.len as usize {
+        if index >= self.len() {
             return None;
         }
-        // SAFETY: the host gave `len` events, `event_stride` bytes apart, each at least the size and alignment checked in `new`.
-        let event = unsafe { &*raw.events.add(index * raw.event_stride as usize).cast::<tw_event>() };
+        let (events, offset) = (first!(self.raw, events), index * first!(self.raw, event_stride) as usize);
+        // SAFETY: the host gave `len` events, `event_stride` bytes apart, each of the size and alignment checked in `new`.
+        let event = unsafe { events.add(offset) }.cast::<tw_event>();
         Some(Event::new(event, index as u32, self))
     }
 

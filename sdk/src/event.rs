@@ -9,19 +9,25 @@ use tailwater_abi::*;
 
 use crate::{
     Batch, DeliverError, Verdict, Verdicts,
-    host::{bytes, text},
+    host::{bytes, first, text},
 };
 
 /// One change event of a [`Batch`].
 #[derive(Clone, Copy)]
 pub struct Event<'a> {
-    raw: &'a tw_event,
+    /// In the batch's memory, at least the first version's size, aligned.
+    raw: *const tw_event,
     index: u32,
     batch: &'a Batch,
 }
 
+// SAFETY: what it points to is the batch's, read-only and valid on any thread for as long as the borrow `'a`.
+unsafe impl Send for Event<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Event<'_> {}
+
 impl<'a> Event<'a> {
-    pub(crate) fn new(raw: &'a tw_event, index: u32, batch: &'a Batch) -> Self {
+    pub(crate) fn new(raw: *const tw_event, index: u32, batch: &'a Batch) -> Self {
         Self { raw, index, batch }
     }
 
@@ -42,42 +48,42 @@ impl<'a> Event<'a> {
     /// The event id: 33 characters that are safe everywhere and sort by time, the same in every output and after every
     /// redelivery. Use it wherever the destination can recognise a duplicate.
     pub fn id(&self) -> &'a str {
-        self.text(self.raw.id)
+        self.text(first!(self.raw, id))
     }
 
     /// Events with the same key belong to one document; 0 where the event has none (a dropped collection).
     pub fn key(&self) -> u64 {
-        self.raw.key
+        first!(self.raw, key)
     }
 
     /// Kind of change.
     pub fn op(&self) -> Op {
-        Op::from_abi(self.raw.op)
+        Op::from_abi(first!(self.raw, op))
     }
 
     /// The server's own name of the kind of change: `insert`, `update`, `createIndexes`, …
     pub fn operation_type(&self) -> &'a str {
-        self.text(self.raw.operation_type)
+        self.text(first!(self.raw, operation_type))
     }
 
     /// Database; empty where the event has none.
     pub fn db(&self) -> &'a str {
-        self.text(self.raw.db)
+        self.text(first!(self.raw, db))
     }
 
     /// Collection; empty where the event has none.
     pub fn coll(&self) -> &'a str {
-        self.text(self.raw.coll)
+        self.text(first!(self.raw, coll))
     }
 
     /// MongoDB's timestamp of the change: seconds in the high half, increment in the low.
     pub fn cluster_time(&self) -> u64 {
-        self.raw.cluster_time
+        first!(self.raw, cluster_time)
     }
 
     /// The server's clock at the change; `None` before MongoDB 6.0.
     pub fn wall_time(&self) -> Option<SystemTime> {
-        let ms = self.raw.wall_time_ms;
+        let ms = first!(self.raw, wall_time_ms);
         let distance = Duration::from_millis(ms.unsigned_abs());
         match ms {
             0 => None,
@@ -88,47 +94,47 @@ impl<'a> Event<'a> {
 
     /// 1 on first delivery.
     pub fn attempt(&self) -> u32 {
-        self.raw.attempt
+        first!(self.raw, attempt)
     }
 
     /// True where the event was handed out before.
     pub fn is_redelivery(&self) -> bool {
-        self.raw.flags & TW_EVENT_REDELIVERY != 0
+        first!(self.raw, flags) & TW_EVENT_REDELIVERY != 0
     }
 
     /// True where the change belongs to a transaction.
     pub fn in_transaction(&self) -> bool {
-        self.raw.flags & TW_EVENT_IN_TRANSACTION != 0
+        first!(self.raw, flags) & TW_EVENT_IN_TRANSACTION != 0
     }
 
     /// The whole change event as the server sent it: a BSON document.
     pub fn raw(&self) -> &'a [u8] {
-        self.document(self.raw.raw).unwrap_or_default()
+        self.document(first!(self.raw, raw)).unwrap_or_default()
     }
 
     /// `documentKey`, a BSON document.
     pub fn document_key(&self) -> Option<&'a [u8]> {
-        self.document(self.raw.document_key)
+        self.document(first!(self.raw, document_key))
     }
 
     /// `fullDocument`, a BSON document; `None` when absent or null.
     pub fn full_document(&self) -> Option<&'a [u8]> {
-        self.document(self.raw.full_document)
+        self.document(first!(self.raw, full_document))
     }
 
     /// `fullDocumentBeforeChange`, a BSON document; `None` when absent or null.
     pub fn full_document_before_change(&self) -> Option<&'a [u8]> {
-        self.document(self.raw.full_document_before_change)
+        self.document(first!(self.raw, full_document_before_change))
     }
 
     /// `updateDescription`, a BSON document.
     pub fn update_description(&self) -> Option<&'a [u8]> {
-        self.document(self.raw.update_description)
+        self.document(first!(self.raw, update_description))
     }
 
     /// The resume token, a BSON document. Opaque; prefer [`id`](Self::id).
     pub fn resume_token(&self) -> &'a [u8] {
-        self.document(self.raw.resume_token).unwrap_or_default()
+        self.document(first!(self.raw, resume_token)).unwrap_or_default()
     }
 
     /// The event as JSON (UTF-8, one line), in the form the operator chose with `json = …`. Made at most once for all outputs.

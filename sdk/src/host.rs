@@ -6,9 +6,21 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tailwater_abi::*;
 
+/// Reads a field that the first version of a struct had, through a pointer whose owner has seen that the struct is at least that
+/// long. Not through a reference: that would claim the whole of this version's struct, which an older host's may not have.
+/// Fields appended later need `tw_has!` before.
+macro_rules! first {
+    ($pointer:expr, $field:ident) => {{
+        let pointer = $pointer;
+        // SAFETY: the owner's `new` has checked the size, and its contract keeps the struct alive and unwritten.
+        unsafe { (*pointer).$field }
+    }};
+}
+pub(crate) use first;
+
 /// A host's function table. `create` promises that it lives as long as the process.
 #[derive(Clone, Copy)]
-pub(crate) struct Host(&'static tw_host);
+pub(crate) struct Host(*const tw_host);
 
 // SAFETY: the table is never written after `create`, its functions may be called from any thread, and `log_level` is only read
 // atomically.
@@ -17,36 +29,43 @@ unsafe impl Send for Host {}
 unsafe impl Sync for Host {}
 
 impl Host {
+    /// `None` where it is null or shorter than the first version of the table.
+    ///
     /// # Safety
     /// `host` is null or points to a `tw_host` that lives as long as the process.
     pub(crate) unsafe fn new(host: *const tw_host) -> Option<Self> {
-        // SAFETY: as promised by the caller.
-        unsafe { host.as_ref() }.map(Self)
+        // SAFETY: not null, and as promised by the caller; the first field of every version.
+        (!host.is_null() && unsafe { (*host).struct_size } >= TW_HOST_SIZE_MIN).then_some(Self(host))
     }
 
     pub(crate) fn as_ptr(self) -> *mut tw_host {
-        std::ptr::from_ref(self.0).cast_mut()
+        self.0.cast_mut()
+    }
+
+    fn ctx(self) -> u64 {
+        first!(self.0, ctx)
     }
 
     pub(crate) fn abi(self) -> (u16, u16) {
-        (self.0.abi_major, self.0.abi_minor)
+        (first!(self.0, abi_major), first!(self.0, abi_minor))
     }
 
     pub(crate) fn same(self, other: Host) -> bool {
-        std::ptr::eq(self.0, other.0)
+        self.0 == other.0
     }
 
     /// One relaxed load: this is all that a disabled log record costs.
     pub(crate) fn log_level(self) -> tw_level {
-        if self.0.log_level.is_null() {
+        let level = first!(self.0, log_level);
+        if level.is_null() {
             return TW_LEVEL_INFO;
         }
         // SAFETY: the host keeps an atomic u32 there as long as the process lives.
-        unsafe { AtomicU32::from_ptr(self.0.log_level.cast_mut()) }.load(Ordering::Relaxed)
+        unsafe { AtomicU32::from_ptr(level.cast_mut()) }.load(Ordering::Relaxed)
     }
 
     pub(crate) fn log(self, level: tw_level, target: &str, message: &str, fields: &[tw_kv]) {
-        let Some(log) = self.0.log else { return };
+        let Some(log) = first!(self.0, log) else { return };
         let record = tw_log_record {
             struct_size: size_of::<tw_log_record>() as u32,
             level,
@@ -56,13 +75,13 @@ impl Host {
             field_count: fields.len(),
         };
         // SAFETY: the record and what it points to live until the call returns; the host copies.
-        unsafe { log(self.0.ctx, &record) }
+        unsafe { log(self.ctx(), &record) }
     }
 
     pub(crate) fn complete(self, token: u64, completion: &tw_completion) {
-        let Some(complete) = self.0.complete else { return };
+        let Some(complete) = first!(self.0, complete) else { return };
         // SAFETY: the completion and what it points to live on this thread's stack until the call returns.
-        unsafe { complete(self.0.ctx, token, completion) }
+        unsafe { complete(self.ctx(), token, completion) }
     }
 
     /// Completes `token` with one verdict and no list.
@@ -72,10 +91,10 @@ impl Host {
 
     /// The slice lives until `token` is completed.
     pub(crate) fn json(self, token: u64, index: u32, form: tw_json_form) -> Result<tw_slice, tw_status> {
-        let Some(json) = self.0.json else { return Err(TW_E_UNSUPPORTED) };
+        let Some(json) = first!(self.0, json) else { return Err(TW_E_UNSUPPORTED) };
         let mut out = tw_slice::NONE;
         // SAFETY: `out` is writable during the call.
-        match unsafe { json(self.0.ctx, token, index, form, &mut out) } {
+        match unsafe { json(self.ctx(), token, index, form, &mut out) } {
             TW_OK => Ok(out),
             status => Err(status),
         }
@@ -83,17 +102,17 @@ impl Host {
 
     /// 0 where the host refuses.
     pub(crate) fn metric_register(self, kind: tw_metric_kind, name: &str, help: &str, labels: &[(&str, &str)]) -> u64 {
-        let Some(register) = self.0.metric_register else { return 0 };
+        let Some(register) = first!(self.0, metric_register) else { return 0 };
         let labels: Vec<tw_kv> =
             labels.iter().map(|(key, value)| tw_kv { key: tw_str::new(key), value: tw_str::new(value) }).collect();
         // SAFETY: name, help and labels live until the call returns; the host copies.
-        unsafe { register(self.0.ctx, kind, tw_str::new(name), tw_str::new(help), labels.as_ptr(), labels.len()) }
+        unsafe { register(self.ctx(), kind, tw_str::new(name), tw_str::new(help), labels.as_ptr(), labels.len()) }
     }
 
     pub(crate) fn metric_record(self, metric: u64, value: f64) {
-        if let Some(record) = self.0.metric_record {
+        if let Some(record) = first!(self.0, metric_record) {
             // SAFETY: numbers only.
-            unsafe { record(self.0.ctx, metric, value) }
+            unsafe { record(self.ctx(), metric, value) }
         }
     }
 }

@@ -74,8 +74,13 @@ pub(crate) unsafe extern "C" fn create<O: Output>(
     out: *mut *mut tw_instance,
 ) -> tw_status {
     guard(args, |args| {
-        // SAFETY: the host's promise: valid during the call.
-        let args = unsafe { args.as_ref() };
+        // SAFETY: the host's promise: valid during the call; the first field of every version.
+        let size = unsafe { (*args.as_ptr()).struct_size };
+        if size < TW_CREATE_ARGS_SIZE_MIN {
+            return TW_E_INVALID;
+        }
+        // SAFETY: as above; the host says that `size` bytes are there.
+        let args = unsafe { tw_copy(args.as_ptr(), size) };
         // SAFETY: the host's promise: null, or valid as long as the process.
         let Some(host) = (unsafe { Host::new(args.host) }) else { return TW_E_INVALID };
         if out.is_null() {

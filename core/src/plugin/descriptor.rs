@@ -1,13 +1,12 @@
 //! What a library says of itself, verified and copied out. After this nothing reads the library's own structs again.
 
-use std::mem::size_of;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tailwater_abi::{
     TW_ABI_MAJOR, TW_ABI_MINOR, TW_BUILD_DEBUG, TW_BUILD_PANIC_ABORT, TW_BUILD_PANIC_UNWIND, TW_CAP_BROADCAST,
-    TW_CAP_WANTS_JSON, TW_MAGIC, tw_batch, tw_create_args, tw_instance, tw_plugin, tw_sink, tw_status, tw_str,
-    tw_vtable,
+    TW_CAP_WANTS_JSON, TW_MAGIC, TW_PLUGIN_SIZE_MIN, TW_VTABLE_SIZE_MIN, tw_batch, tw_copy, tw_create_args,
+    tw_instance, tw_plugin, tw_sink, tw_status, tw_str, tw_vtable,
 };
 use thiserror::Error;
 
@@ -65,8 +64,8 @@ pub enum Refusal {
         what: &'static str,
         /// What it says.
         found: u32,
-        /// What this host reads.
-        needed: usize,
+        /// The first version's size.
+        needed: u32,
     },
     /// Another border.
     #[error("abi_major is {found}, this host speaks {TW_ABI_MAJOR}: build the plugin against a matching tailwater-sdk")]
@@ -177,11 +176,11 @@ pub(crate) unsafe fn verify(
     if major != TW_ABI_MAJOR {
         return Err(Refusal::Major { found: major });
     }
-    if (size as usize) < size_of::<tw_plugin>() {
-        return Err(Refusal::StructSize { what: "tw_plugin", found: size, needed: size_of::<tw_plugin>() });
+    if size < TW_PLUGIN_SIZE_MIN {
+        return Err(Refusal::StructSize { what: "tw_plugin", found: size, needed: TW_PLUGIN_SIZE_MIN });
     }
-    // SAFETY: the plugin says it is at least as large as the struct read here.
-    let plugin = unsafe { plugin.read_unaligned() };
+    // SAFETY: the plugin says that `size` bytes are there.
+    let plugin = unsafe { tw_copy(plugin, size) };
     if plugin.min_host_minor > TW_ABI_MINOR {
         return Err(Refusal::HostTooOld { needs: plugin.min_host_minor });
     }
@@ -232,11 +231,11 @@ unsafe fn verify_vtable(vtable: *const tw_vtable) -> Result<Functions, Refusal> 
     }
     // SAFETY: not null; the first field of every version.
     let size = unsafe { (&raw const (*vtable).struct_size).read_unaligned() };
-    if (size as usize) < size_of::<tw_vtable>() {
-        return Err(Refusal::StructSize { what: "tw_vtable", found: size, needed: size_of::<tw_vtable>() });
+    if size < TW_VTABLE_SIZE_MIN {
+        return Err(Refusal::StructSize { what: "tw_vtable", found: size, needed: TW_VTABLE_SIZE_MIN });
     }
-    // SAFETY: at least as large as the struct read here.
-    let vtable = unsafe { vtable.read_unaligned() };
+    // SAFETY: the plugin says that `size` bytes are there.
+    let vtable = unsafe { tw_copy(vtable, size) };
     Ok(Functions {
         validate: vtable.validate,
         create: vtable.create.ok_or(Refusal::Function { name: "create" })?,

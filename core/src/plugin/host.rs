@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tailwater_abi::{
     TW_ABI_MAJOR, TW_ABI_MINOR, TW_E_INTERNAL, TW_E_INVALID, TW_JSON_CANONICAL, TW_JSON_CONFIGURED, TW_JSON_PLAIN,
-    TW_JSON_RELAXED, TW_LEVEL_DEBUG, TW_LEVEL_ERROR, TW_LEVEL_INFO, TW_LEVEL_WARN, TW_OK, tw_completion, tw_host,
-    tw_kv, tw_log_record, tw_slice, tw_status, tw_str,
+    TW_JSON_RELAXED, TW_LEVEL_DEBUG, TW_LEVEL_ERROR, TW_LEVEL_INFO, TW_LEVEL_WARN, TW_LOG_RECORD_SIZE_MIN, TW_OK,
+    tw_completion, tw_copy, tw_host, tw_kv, tw_log_record, tw_slice, tw_status, tw_str,
 };
 use tracing::{debug, error, info, trace, warn};
 
@@ -54,12 +54,12 @@ unsafe extern "C" fn host_log(ctx: u64, record: *const tw_log_record) {
             return;
         }
         // SAFETY: not null; the first field of every version.
-        let size = unsafe { (&raw const (*record).struct_size).read_unaligned() } as usize;
-        if size < size_of::<tw_log_record>() {
+        let size = unsafe { (&raw const (*record).struct_size).read_unaligned() };
+        if size < TW_LOG_RECORD_SIZE_MIN {
             return;
         }
-        // SAFETY: at least as large as the struct read.
-        let record = unsafe { record.read_unaligned() };
+        // SAFETY: the plugin says that `size` bytes are there.
+        let record = unsafe { tw_copy(record, size) };
         if record.level > log::max_level().load(std::sync::atomic::Ordering::Relaxed) {
             return;
         }

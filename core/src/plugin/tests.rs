@@ -226,3 +226,60 @@ fn metrics_are_bounded_and_rendered() {
     let numbers = (0..200).filter_map(|i| metrics.register(1, &format!("n{i}"), "", Vec::new()).ok());
     assert_eq!(numbers.count(), 98);
 }
+
+/// A struct of a plugin that was built against a later minor.
+#[repr(C)]
+struct Longer<T> {
+    known: T,
+    appended: [u64; 3],
+}
+
+#[test]
+fn a_plugin_of_a_later_minor_is_taken_and_one_shorter_than_the_first_version_is_not() {
+    let vtable = |struct_size: u32| {
+        // SAFETY: the fixture's own, static.
+        let known = unsafe { tw_copy(descriptor_of("fixture").vtable, TW_VTABLE_SIZE_MIN) };
+        Box::leak(Box::new(Longer { known: tw_vtable { struct_size, ..known }, appended: [u64::MAX; 3] }))
+    };
+    let verify = |plugin_size: u32, vtable_size: u32| {
+        let known =
+            tw_plugin { struct_size: plugin_size, vtable: &vtable(vtable_size).known, ..descriptor_of("fixture") };
+        let plugin = Longer { known, appended: [u64::MAX; 3] };
+        // SAFETY: everything but the struct itself is static, and verify copies that.
+        let found = unsafe { descriptor::verify(&plugin.known, Path::new("f"), "fixture") };
+        found.map(|(descriptor, _)| descriptor.version).map_err(|refusal| refusal.to_string())
+    };
+    let longer = (size_of::<Longer<tw_plugin>>() as u32, size_of::<Longer<tw_vtable>>() as u32);
+    assert_eq!(verify(longer.0, longer.1), Ok("1.2.3".to_owned()));
+    assert_eq!(verify(TW_PLUGIN_SIZE_MIN, TW_VTABLE_SIZE_MIN), Ok("1.2.3".to_owned()));
+    let refusal = |text: &str| Err(text.to_owned());
+    assert_eq!(verify(120, longer.1), refusal("tw_plugin.struct_size is 120, at least 128 is needed"));
+    assert_eq!(verify(longer.0, 48), refusal("tw_vtable.struct_size is 48, at least 56 is needed"));
+}
+
+#[test]
+fn a_completion_of_a_later_minor_is_read_by_its_own_stride_and_a_shorter_one_is_not_read() {
+    let result = |index| Longer {
+        known: tw_event_result { index, verdict: TW_REJECT, retry_after_ms: 0, message: tw_str::new("because") },
+        appended: [u64::MAX; 3],
+    };
+    let results = [result(0), result(2)];
+    let copy = |struct_size: u32, result_stride: u32| {
+        let known = tw_completion {
+            struct_size,
+            results: results.as_ptr().cast(),
+            result_count: 2,
+            result_stride,
+            ..completion(TW_ACK, "")
+        };
+        let answer = Longer { known, appended: [u64::MAX; 3] };
+        // SAFETY: everything lives until the call returns.
+        unsafe { Verdicts::copy(&answer.known, 3) }
+    };
+    let (size, stride) = (size_of::<Longer<tw_completion>>() as u32, size_of::<Longer<tw_event_result>>() as u32);
+    let reject = || Verdict::Reject { reason: "because".to_owned() };
+    assert_eq!(copy(size, stride).overrides, [(0, reject()), (2, reject())]);
+    let failed = |text: &str| Verdicts::failed(format!("the plugin completed with {text} is needed"));
+    assert_eq!(copy(48, stride), failed("struct_size 48, at least 56"));
+    assert_eq!(copy(size, 24), failed("result_stride 24, at least 32"));
+}

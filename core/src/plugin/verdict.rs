@@ -1,10 +1,10 @@
 //! What a plugin answers, copied out of its C structs with every hostile number capped.
 
-use std::mem::size_of;
 use std::time::Duration;
 
 use tailwater_abi::{
-    TW_ACK, TW_COMPLETE_PAUSE_OUTPUT, TW_FAILED, TW_FATAL, TW_REJECT, tw_completion, tw_event_result, tw_str,
+    TW_ACK, TW_COMPLETE_PAUSE_OUTPUT, TW_COMPLETION_SIZE_MIN, TW_EVENT_RESULT_SIZE_MIN, TW_FAILED, TW_FATAL, TW_REJECT,
+    tw_completion, tw_copy, tw_event_result, tw_str,
 };
 
 use super::text::{MESSAGE_BYTES_MAX, copy_lossy};
@@ -80,15 +80,14 @@ impl Verdicts {
             return Self::failed("the plugin completed without a completion (null)");
         }
         // SAFETY: not null; `struct_size` is the first field of every version.
-        let size = unsafe { (&raw const (*completion).struct_size).read_unaligned() } as usize;
-        if size < size_of::<tw_completion>() {
+        let size = unsafe { (&raw const (*completion).struct_size).read_unaligned() };
+        if size < TW_COMPLETION_SIZE_MIN {
             return Self::failed(format!(
-                "the plugin completed with struct_size {size}, at least {} is needed",
-                size_of::<tw_completion>()
+                "the plugin completed with struct_size {size}, at least {TW_COMPLETION_SIZE_MIN} is needed"
             ));
         }
-        // SAFETY: the plugin says the struct is at least as large as the one read here.
-        let completion = unsafe { completion.read_unaligned() };
+        // SAFETY: the plugin says that `size` bytes are there.
+        let completion = unsafe { tw_copy(completion, size) };
         // SAFETY: the message is lent for this call.
         let default = unsafe { copy_verdict(completion.verdict, completion.retry_after_ms, completion.message) };
         let pauses = completion.flags & TW_COMPLETE_PAUSE_OUTPUT != 0;
@@ -97,17 +96,17 @@ impl Verdicts {
         if completion.results.is_null() || completion.result_count == 0 {
             return verdicts;
         }
-        let stride = completion.result_stride as usize;
-        if stride < size_of::<tw_event_result>() {
+        let stride = completion.result_stride;
+        if stride < TW_EVENT_RESULT_SIZE_MIN {
             return Self::failed(format!(
-                "the plugin completed with result_stride {stride}, at least {} is needed",
-                size_of::<tw_event_result>()
+                "the plugin completed with result_stride {stride}, at least {TW_EVENT_RESULT_SIZE_MIN} is needed"
             ));
         }
         // One result per event is all that means anything; a larger count is not followed.
         for i in 0..completion.result_count.min(len) as usize {
             // SAFETY: inside the array the plugin described: i < result_count, `stride` bytes each.
-            let result = unsafe { completion.results.add(i * stride).cast::<tw_event_result>().read_unaligned() };
+            let result: tw_event_result =
+                unsafe { tw_copy(completion.results.add(i * stride as usize).cast(), stride) };
             if result.index < len {
                 // SAFETY: the message is lent for this call.
                 let verdict = unsafe { copy_verdict(result.verdict, result.retry_after_ms, result.message) };

@@ -27,6 +27,30 @@ pub const TW_ABI_MINOR: u16 = 0;
 /// The one symbol a plugin exports, see [`tw_plugin_entry`].
 pub const TW_ENTRY_SYMBOL: &str = "tailwater_plugin_v0";
 
+// ---- sizes of the first version ----------------------------------------------------------------
+//
+// What a reader asks for at least. `sizeof` is what a writer says of itself; to ask for it would refuse every older peer as soon as
+// a field is appended. These numbers never change within a major.
+
+/// First version of [`tw_plugin`], in bytes.
+pub const TW_PLUGIN_SIZE_MIN: u32 = 128;
+/// First version of [`tw_vtable`], in bytes.
+pub const TW_VTABLE_SIZE_MIN: u32 = 56;
+/// First version of [`tw_create_args`], in bytes.
+pub const TW_CREATE_ARGS_SIZE_MIN: u32 = 56;
+/// First version of [`tw_event`], in bytes: the least `tw_batch.event_stride`.
+pub const TW_EVENT_SIZE_MIN: u32 = 200;
+/// First version of [`tw_batch`], in bytes.
+pub const TW_BATCH_SIZE_MIN: u32 = 40;
+/// First version of [`tw_event_result`], in bytes: the least `tw_completion.result_stride`.
+pub const TW_EVENT_RESULT_SIZE_MIN: u32 = 32;
+/// First version of [`tw_completion`], in bytes.
+pub const TW_COMPLETION_SIZE_MIN: u32 = 56;
+/// First version of [`tw_log_record`], in bytes.
+pub const TW_LOG_RECORD_SIZE_MIN: u32 = 56;
+/// First version of [`tw_host`], in bytes.
+pub const TW_HOST_SIZE_MIN: u32 = 64;
+
 // ---- frozen value types: never grow within a major ---------------------------------------------
 
 /// Borrowed bytes. `ptr` may be null only if `len` is 0. Not NUL-terminated.
@@ -467,8 +491,38 @@ macro_rules! tw_has {
     }};
 }
 
+/// Copies as much of a growable struct as both sides know. What the writer did not know is zero: null, none, off.
+///
+/// # Safety
+/// `ptr` leads to `size` readable bytes that begin as a `T` does, and zeros are a valid `T`, as of every struct of the border.
+pub unsafe fn tw_copy<T>(ptr: *const T, size: u32) -> T {
+    let mut copy = core::mem::MaybeUninit::<T>::zeroed();
+    let size = (size as usize).min(size_of::<T>());
+    // SAFETY: both sides hold at least `size` bytes; the rest stays zero, which the caller vouches for.
+    unsafe {
+        core::ptr::copy_nonoverlapping(ptr.cast::<u8>(), copy.as_mut_ptr().cast::<u8>(), size);
+        copy.assume_init()
+    }
+}
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("the border is laid out for 64-bit targets only");
+
+// The end of the last field of each first version. Compare with it whatever is appended, never change it.
+const _: () = {
+    use core::mem::offset_of;
+    assert!(offset_of!(tw_plugin, vtable) + 8 == TW_PLUGIN_SIZE_MIN as usize);
+    assert!(offset_of!(tw_vtable, destroy) + 8 == TW_VTABLE_SIZE_MIN as usize);
+    assert!(offset_of!(tw_create_args, error) + 8 == TW_CREATE_ARGS_SIZE_MIN as usize);
+    assert!(offset_of!(tw_event, resume_token) + 16 == TW_EVENT_SIZE_MIN as usize);
+    assert!(offset_of!(tw_batch, timeout_ms) + 8 == TW_BATCH_SIZE_MIN as usize);
+    assert!(offset_of!(tw_event_result, message) + 16 == TW_EVENT_RESULT_SIZE_MIN as usize);
+    assert!(offset_of!(tw_completion, result_stride) + 4 == TW_COMPLETION_SIZE_MIN as usize);
+    assert!(offset_of!(tw_log_record, field_count) + 8 == TW_LOG_RECORD_SIZE_MIN as usize);
+    assert!(offset_of!(tw_host, metric_record) + 8 == TW_HOST_SIZE_MIN as usize);
+};
+
 // A moved or resized field fails the build.
-#[cfg(target_pointer_width = "64")]
 const _: () = {
     use core::mem::{offset_of, size_of};
     assert!(

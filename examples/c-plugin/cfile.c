@@ -77,10 +77,11 @@ static char *read_path(tw_str json, const char **reason) {
     return path;
 }
 
-static tw_status validate(tw_str options, const tw_sink *error) {
+static tw_status validate(const tw_validate_args *args) {
     const char *reason;
-    char *path = read_path(options, &reason);
-    if (path == NULL) return say(error, reason), TW_E_OPTIONS;
+    if (args == NULL) return TW_E_INVALID;
+    char *path = read_path(args->options_json, &reason);
+    if (path == NULL) return say(args->error, reason), TW_E_OPTIONS;
     free(path);
     return TW_OK;
 }

@@ -30,6 +30,9 @@ typedef struct tw_instance tw_instance;
 // First version of [`tw_vtable`], in bytes.
 #define TW_VTABLE_SIZE_MIN 56
 
+// First version of [`tw_validate_args`], in bytes.
+#define TW_VALIDATE_ARGS_SIZE_MIN 48
+
 // First version of [`tw_create_args`], in bytes.
 #define TW_CREATE_ARGS_SIZE_MIN 56
 
@@ -47,6 +50,9 @@ typedef struct tw_instance tw_instance;
 
 // First version of [`tw_log_record`], in bytes.
 #define TW_LOG_RECORD_SIZE_MIN 56
+
+// First version of [`tw_metric`], in bytes.
+#define TW_METRIC_SIZE_MIN 56
 
 // First version of [`tw_host`], in bytes.
 #define TW_HOST_SIZE_MIN 64
@@ -109,6 +115,20 @@ typedef struct tw_sink {
   void (*write)(void *ctx, const uint8_t *ptr, size_t len);
 } tw_sink;
 
+// Arguments of `validate`.
+typedef struct tw_validate_args {
+  // `sizeof(tw_validate_args)` on the host.
+  uint32_t struct_size;
+  // Zero.
+  uint32_t reserved0;
+  // The output's name in `config.toml`; empty where the host does not say.
+  struct tw_str output;
+  // `[outputs.NAME.options]` as JSON: expanded, and accepted by the schema. `{}` when absent.
+  struct tw_str options_json;
+  // Where to say what is wrong.
+  const struct tw_sink *error;
+} tw_validate_args;
+
 // A label of a metric or a field of a log record.
 typedef struct tw_kv {
   // Name.
@@ -163,6 +183,22 @@ typedef struct tw_slice {
   size_t len;
 } tw_slice;
 
+// A metric to register.
+typedef struct tw_metric {
+  // `sizeof(tw_metric)` when the plugin was built.
+  uint32_t struct_size;
+  // `TW_METRIC_*`.
+  tw_metric_kind kind;
+  // Name, `[a-z][a-z0-9_]*`. The host puts `tailwater_plugin_` before it.
+  struct tw_str name;
+  // One sentence for people.
+  struct tw_str help;
+  // First label, null when there is none. The host adds the label `output`.
+  const struct tw_kv *labels;
+  // Number of labels.
+  size_t label_count;
+} tw_metric;
+
 // Services of the host for one output. All functions: `[any thread] [never block] [valid: during the call]`, also from
 // inside a call the host made. A null function is not offered. The struct lives as long as the process.
 typedef struct tw_host {
@@ -184,13 +220,7 @@ typedef struct tw_host {
   // the token is completed.
   tw_status (*json)(uint64_t ctx, uint64_t token, uint32_t index, tw_json_form form, struct tw_slice *out);
   // Registers a metric and gives its number; 0 when refused (bad name, too many). The same name and labels give the same number.
-  // The host puts `tailwater_plugin_` before the name and adds the label `output`.
-  uint64_t (*metric_register)(uint64_t ctx,
-                              tw_metric_kind kind,
-                              struct tw_str name,
-                              struct tw_str help,
-                              const struct tw_kv *labels,
-                              size_t label_count);
+  uint64_t (*metric_register)(uint64_t ctx, const struct tw_metric *metric);
   // Adds to a counter or sets a gauge.
   void (*metric_record)(uint64_t ctx, uint64_t metric, double value);
 } tw_host;
@@ -239,7 +269,7 @@ typedef struct tw_vtable {
   // Zero.
   uint32_t reserved0;
   // Checks what the schema cannot say. No connection, no thread. `[any thread] [may block] [valid: during the call]`
-  tw_status (*validate)(struct tw_str options_json, const struct tw_sink *error);
+  tw_status (*validate)(const struct tw_validate_args *args);
   // Makes an instance. Connects nothing. `[instance thread] [may block] [valid: during the call, `host` until destroy returns]`
   tw_status (*create)(const struct tw_create_args *args, tw_instance **out);
   // Binds and connects, then completes `token`: ack, retry (the host tries again later) or fatal, with the reason.
@@ -467,12 +497,14 @@ TW_EXPORT const tw_plugin *tailwater_plugin_v0(void);
 #endif
 TW_LAYOUT(tw_plugin, 128);
 TW_LAYOUT(tw_vtable, 56);
+TW_LAYOUT(tw_validate_args, 48);
 TW_LAYOUT(tw_create_args, 56);
 TW_LAYOUT(tw_event, 200);
 TW_LAYOUT(tw_batch, 40);
 TW_LAYOUT(tw_event_result, 32);
 TW_LAYOUT(tw_completion, 56);
 TW_LAYOUT(tw_log_record, 56);
+TW_LAYOUT(tw_metric, 56);
 TW_LAYOUT(tw_host, 64);
 #undef TW_LAYOUT
 #endif

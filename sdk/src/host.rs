@@ -105,8 +105,16 @@ impl Host {
         let Some(register) = first!(self.0, metric_register) else { return 0 };
         let labels: Vec<tw_kv> =
             labels.iter().map(|(key, value)| tw_kv { key: tw_str::new(key), value: tw_str::new(value) }).collect();
-        // SAFETY: name, help and labels live until the call returns; the host copies.
-        unsafe { register(self.ctx(), kind, tw_str::new(name), tw_str::new(help), labels.as_ptr(), labels.len()) }
+        let metric = tw_metric {
+            struct_size: size_of::<tw_metric>() as u32,
+            kind,
+            name: tw_str::new(name),
+            help: tw_str::new(help),
+            labels: labels.as_ptr(),
+            label_count: labels.len(),
+        };
+        // SAFETY: the metric and what it points to live until the call returns; the host copies.
+        unsafe { register(self.ctx(), &metric) }
     }
 
     pub(crate) fn metric_record(self, metric: u64, value: f64) {

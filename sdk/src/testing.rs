@@ -185,8 +185,16 @@ impl<O: Output> Harness<O> {
         let options = options.to_string();
         let mut error = String::new();
         let validate = functions::<O>().validate.expect("the SDK offers validate");
-        // SAFETY: both live until the call returns.
-        match unsafe { validate(tw_str::new(&options), &host::sink(&mut error)) } {
+        let sink = host::sink(&mut error);
+        let args = tw_validate_args {
+            struct_size: size_of::<tw_validate_args>() as u32,
+            reserved0: 0,
+            output: tw_str::new("test"),
+            options_json: tw_str::new(&options),
+            error: &sink,
+        };
+        // SAFETY: everything in `args` lives until the call returns.
+        match unsafe { validate(&args) } {
             TW_OK => Ok(()),
             _ => Err(error),
         }

@@ -55,14 +55,21 @@ unsafe fn say(sink: *const tw_sink, reason: &str) {
     }
 }
 
-pub(crate) unsafe extern "C" fn validate<O: Output>(options_json: tw_str, error: *const tw_sink) -> tw_status {
-    guard(options_json.ptr, |_| {
-        // SAFETY: the host's promise: both are valid during the call.
-        match read_options::<O>(unsafe { text(options_json) }) {
+pub(crate) unsafe extern "C" fn validate<O: Output>(args: *const tw_validate_args) -> tw_status {
+    guard(args, |args| {
+        // SAFETY: the host's promise: valid during the call; the first field of every version.
+        let size = unsafe { (*args.as_ptr()).struct_size };
+        if size < TW_VALIDATE_ARGS_SIZE_MIN {
+            return TW_E_INVALID;
+        }
+        // SAFETY: as above; the host says that `size` bytes are there.
+        let args = unsafe { tw_copy(args.as_ptr(), size) };
+        // SAFETY: as above.
+        match read_options::<O>(unsafe { text(args.options_json) }) {
             Ok(_) => TW_OK,
             Err(reason) => {
                 // SAFETY: as above.
-                unsafe { say(error, &reason) };
+                unsafe { say(args.error, &reason) };
                 TW_E_OPTIONS
             }
         }

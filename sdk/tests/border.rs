@@ -17,7 +17,7 @@ use std::{
 use serde_json::json;
 use tailwater_sdk::{
     Batch, Context, DeliverError, Output, StartError,
-    abi::{TW_ABI_MAJOR, TW_E_INVALID, TW_MAGIC, TW_OK, tw_str},
+    abi::{TW_ABI_MAJOR, TW_E_INVALID, TW_E_OPTIONS, TW_MAGIC, tw_str, tw_validate_args},
     functions,
     testing::{Harness, TestEvent, Verdict},
     tokio, tracing,
@@ -168,8 +168,17 @@ fn every_function_refuses_null() {
     };
     // SAFETY: what each of them is given is null or lives until the call returns.
     unsafe {
-        assert_eq!(validate(tw_str::NONE, null()), TW_E_INVALID);
-        assert!(validate(tw_str::new("not json"), null()) < TW_OK, "without a sink to say why");
+        assert_eq!(validate(null()), TW_E_INVALID);
+        let mut args = tw_validate_args {
+            struct_size: size_of::<tw_validate_args>() as u32,
+            reserved0: 0,
+            output: tw_str::NONE,
+            options_json: tw_str::NONE,
+            error: null(),
+        };
+        assert_eq!(validate(&args), TW_E_OPTIONS, "without options and without a sink to say why");
+        args.struct_size -= 8;
+        assert_eq!(validate(&args), TW_E_INVALID, "too short");
         assert_eq!(create(null(), null_mut()), TW_E_INVALID);
         assert_eq!(start(null_mut(), 1), TW_E_INVALID);
         assert_eq!(deliver(null_mut(), null(), 1), TW_E_INVALID);

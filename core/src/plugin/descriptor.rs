@@ -6,7 +6,7 @@ use serde_json::Value;
 use tailwater_abi::{
     TW_ABI_MAJOR, TW_ABI_MINOR, TW_BUILD_DEBUG, TW_BUILD_PANIC_ABORT, TW_BUILD_PANIC_UNWIND, TW_CAP_BROADCAST,
     TW_CAP_WANTS_JSON, TW_MAGIC, TW_PLUGIN_SIZE_MIN, TW_VTABLE_SIZE_MIN, tw_batch, tw_copy, tw_create_args,
-    tw_instance, tw_plugin, tw_sink, tw_status, tw_str, tw_vtable,
+    tw_instance, tw_plugin, tw_status, tw_validate_args, tw_vtable,
 };
 use thiserror::Error;
 
@@ -132,7 +132,7 @@ pub enum Refusal {
     },
 }
 
-pub(crate) type ValidateFn = unsafe extern "C" fn(tw_str, *const tw_sink) -> tw_status;
+pub(crate) type ValidateFn = unsafe extern "C" fn(*const tw_validate_args) -> tw_status;
 pub(crate) type CreateFn = unsafe extern "C" fn(*const tw_create_args, *mut *mut tw_instance) -> tw_status;
 pub(crate) type StartFn = unsafe extern "C" fn(*mut tw_instance, u64) -> tw_status;
 pub(crate) type DeliverFn = unsafe extern "C" fn(*mut tw_instance, *const tw_batch, u64) -> tw_status;

@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tailwater_abi::{
     TW_ABI_MAJOR, TW_ABI_MINOR, TW_E_INTERNAL, TW_E_INVALID, TW_JSON_CANONICAL, TW_JSON_CONFIGURED, TW_JSON_PLAIN,
-    TW_JSON_RELAXED, TW_LEVEL_DEBUG, TW_LEVEL_ERROR, TW_LEVEL_INFO, TW_LEVEL_WARN, TW_LOG_RECORD_SIZE_MIN, TW_OK,
-    tw_completion, tw_copy, tw_host, tw_kv, tw_log_record, tw_slice, tw_status, tw_str,
+    TW_JSON_RELAXED, TW_LEVEL_DEBUG, TW_LEVEL_ERROR, TW_LEVEL_INFO, TW_LEVEL_WARN, TW_LOG_RECORD_SIZE_MIN,
+    TW_METRIC_SIZE_MIN, TW_OK, tw_completion, tw_copy, tw_host, tw_kv, tw_log_record, tw_metric, tw_slice, tw_status,
 };
 use tracing::{debug, error, info, trace, warn};
 
@@ -120,15 +120,19 @@ unsafe extern "C" fn host_json(ctx: u64, token: u64, index: u32, form: u32, out:
     })
 }
 
-unsafe extern "C" fn host_metric_register(
-    ctx: u64,
-    kind: u32,
-    name: tw_str,
-    help: tw_str,
-    labels: *const tw_kv,
-    label_count: usize,
-) -> u64 {
+unsafe extern "C" fn host_metric_register(ctx: u64, metric: *const tw_metric) -> u64 {
     with_port(ctx, 0, |port| {
+        if metric.is_null() {
+            return 0;
+        }
+        // SAFETY: not null; the first field of every version.
+        let size = unsafe { (&raw const (*metric).struct_size).read_unaligned() };
+        if size < TW_METRIC_SIZE_MIN {
+            warn!(output = port.output(), "the plugin registers a metric with struct_size {size}: refused");
+            return 0;
+        }
+        // SAFETY: the plugin says that `size` bytes are there.
+        let tw_metric { kind, name, help, labels, label_count, .. } = unsafe { tw_copy(metric, size) };
         // SAFETY: the texts are lent for this call.
         let (name, help) =
             unsafe { (copy_lossy(name, METRIC_TEXT_BYTES_MAX), copy_lossy(help, METRIC_TEXT_BYTES_MAX)) };

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jsonschema::Validator;
 use serde_json::Value;
-use tailwater_abi::{TW_ENTRY_SYMBOL, TW_OK, tw_plugin, tw_plugin_entry, tw_str};
+use tailwater_abi::{TW_ENTRY_SYMBOL, TW_OK, tw_plugin, tw_plugin_entry, tw_str, tw_validate_args};
 use thiserror::Error;
 
 use super::descriptor::{Descriptor, Functions, Refusal, verify};
@@ -198,8 +198,15 @@ impl Library {
         let text = options.to_string();
         let mut sink = Sink::default();
         let error = sink.border();
-        // SAFETY: both live longer than the call; the function may be called on any thread.
-        let status = unsafe { validate(tw_str::new(&text), &raw const error) };
+        let args = tw_validate_args {
+            struct_size: size_of::<tw_validate_args>() as u32,
+            reserved0: 0,
+            output: tw_str::NONE,
+            options_json: tw_str::new(&text),
+            error: &raw const error,
+        };
+        // SAFETY: everything in `args` lives longer than the call; the function may be called on any thread.
+        let status = unsafe { validate(&raw const args) };
         if status == TW_OK {
             return Ok(());
         }

@@ -227,6 +227,29 @@ fn metrics_are_bounded_and_rendered() {
     assert_eq!(numbers.count(), 98);
 }
 
+#[test]
+fn a_metric_is_registered_through_the_border_and_one_that_is_too_short_is_refused() {
+    let port = Port::new("metric_border", JsonForm::Relaxed);
+    let labels = [tw_kv { key: tw_str::new("route"), value: tw_str::new("a") }];
+    let register = |struct_size: u32, label_count: usize| {
+        let metric = tw_metric {
+            struct_size,
+            kind: TW_METRIC_GAUGE,
+            name: tw_str::new("border_depth"),
+            help: tw_str::new("Depth."),
+            labels: labels.as_ptr(),
+            label_count,
+        };
+        // SAFETY: the port's own table; the metric lives until the call returns.
+        unsafe { (port.host().metric_register.unwrap())(port.host().ctx, &metric) }
+    };
+    let size = size_of::<tw_metric>() as u32;
+    assert_eq!((register(size, 1), register(size, 0), register(size, 1)), (1, 2, 1));
+    assert_eq!((register(TW_METRIC_SIZE_MIN - 8, 1), register(size, 9)), (0, 0));
+    // SAFETY: null is refused.
+    assert_eq!(unsafe { (port.host().metric_register.unwrap())(port.host().ctx, std::ptr::null()) }, 0);
+}
+
 /// A struct of a plugin that was built against a later minor.
 #[repr(C)]
 struct Longer<T> {

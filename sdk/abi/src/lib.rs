@@ -36,6 +36,8 @@ pub const TW_ENTRY_SYMBOL: &str = "tailwater_plugin_v0";
 pub const TW_PLUGIN_SIZE_MIN: u32 = 128;
 /// First version of [`tw_vtable`], in bytes.
 pub const TW_VTABLE_SIZE_MIN: u32 = 56;
+/// First version of [`tw_validate_args`], in bytes.
+pub const TW_VALIDATE_ARGS_SIZE_MIN: u32 = 48;
 /// First version of [`tw_create_args`], in bytes.
 pub const TW_CREATE_ARGS_SIZE_MIN: u32 = 56;
 /// First version of [`tw_event`], in bytes: the least `tw_batch.event_stride`.
@@ -48,6 +50,8 @@ pub const TW_EVENT_RESULT_SIZE_MIN: u32 = 32;
 pub const TW_COMPLETION_SIZE_MIN: u32 = 56;
 /// First version of [`tw_log_record`], in bytes.
 pub const TW_LOG_RECORD_SIZE_MIN: u32 = 56;
+/// First version of [`tw_metric`], in bytes.
+pub const TW_METRIC_SIZE_MIN: u32 = 56;
 /// First version of [`tw_host`], in bytes.
 pub const TW_HOST_SIZE_MIN: u32 = 64;
 
@@ -252,7 +256,7 @@ pub struct tw_vtable {
     /// Zero.
     pub reserved0: u32,
     /// Checks what the schema cannot say. No connection, no thread. `[any thread] [may block] [valid: during the call]`
-    pub validate: Option<unsafe extern "C" fn(options_json: tw_str, error: *const tw_sink) -> tw_status>,
+    pub validate: Option<unsafe extern "C" fn(args: *const tw_validate_args) -> tw_status>,
     /// Makes an instance. Connects nothing. `[instance thread] [may block] [valid: during the call, `host` until destroy returns]`
     pub create: Option<unsafe extern "C" fn(args: *const tw_create_args, out: *mut *mut tw_instance) -> tw_status>,
     /// Binds and connects, then completes `token`: ack, retry (the host tries again later) or fatal, with the reason.
@@ -266,6 +270,21 @@ pub struct tw_vtable {
     pub stop: Option<unsafe extern "C" fn(instance: *mut tw_instance, deadline_ms: u64, token: u64) -> tw_status>,
     /// On return no thread runs code of this instance and none of its host functions will be called. `[instance thread] [may block]`
     pub destroy: Option<unsafe extern "C" fn(instance: *mut tw_instance)>,
+}
+
+/// Arguments of `validate`.
+#[repr(C)]
+pub struct tw_validate_args {
+    /// `sizeof(tw_validate_args)` on the host.
+    pub struct_size: u32,
+    /// Zero.
+    pub reserved0: u32,
+    /// The output's name in `config.toml`; empty where the host does not say.
+    pub output: tw_str,
+    /// `[outputs.NAME.options]` as JSON: expanded, and accepted by the schema. `{}` when absent.
+    pub options_json: tw_str,
+    /// Where to say what is wrong.
+    pub error: *const tw_sink,
 }
 
 /// Arguments of `create`.
@@ -403,6 +422,23 @@ pub struct tw_log_record {
     pub field_count: usize,
 }
 
+/// A metric to register.
+#[repr(C)]
+pub struct tw_metric {
+    /// `sizeof(tw_metric)` when the plugin was built.
+    pub struct_size: u32,
+    /// `TW_METRIC_*`.
+    pub kind: tw_metric_kind,
+    /// Name, `[a-z][a-z0-9_]*`. The host puts `tailwater_plugin_` before it.
+    pub name: tw_str,
+    /// One sentence for people.
+    pub help: tw_str,
+    /// First label, null when there is none. The host adds the label `output`.
+    pub labels: *const tw_kv,
+    /// Number of labels.
+    pub label_count: usize,
+}
+
 /// Services of the host for one output. All functions: `[any thread] [never block] [valid: during the call]`, also from
 /// inside a call the host made. A null function is not offered. The struct lives as long as the process.
 #[repr(C)]
@@ -427,17 +463,7 @@ pub struct tw_host {
         unsafe extern "C" fn(ctx: u64, token: u64, index: u32, form: tw_json_form, out: *mut tw_slice) -> tw_status,
     >,
     /// Registers a metric and gives its number; 0 when refused (bad name, too many). The same name and labels give the same number.
-    /// The host puts `tailwater_plugin_` before the name and adds the label `output`.
-    pub metric_register: Option<
-        unsafe extern "C" fn(
-            ctx: u64,
-            kind: tw_metric_kind,
-            name: tw_str,
-            help: tw_str,
-            labels: *const tw_kv,
-            label_count: usize,
-        ) -> u64,
-    >,
+    pub metric_register: Option<unsafe extern "C" fn(ctx: u64, metric: *const tw_metric) -> u64>,
     /// Adds to a counter or sets a gauge.
     pub metric_record: Option<unsafe extern "C" fn(ctx: u64, metric: u64, value: f64)>,
 }
@@ -513,6 +539,8 @@ const _: () = {
     use core::mem::offset_of;
     assert!(offset_of!(tw_plugin, vtable) + 8 == TW_PLUGIN_SIZE_MIN as usize);
     assert!(offset_of!(tw_vtable, destroy) + 8 == TW_VTABLE_SIZE_MIN as usize);
+    assert!(offset_of!(tw_validate_args, error) + 8 == TW_VALIDATE_ARGS_SIZE_MIN as usize);
+    assert!(offset_of!(tw_metric, label_count) + 8 == TW_METRIC_SIZE_MIN as usize);
     assert!(offset_of!(tw_create_args, error) + 8 == TW_CREATE_ARGS_SIZE_MIN as usize);
     assert!(offset_of!(tw_event, resume_token) + 16 == TW_EVENT_SIZE_MIN as usize);
     assert!(offset_of!(tw_batch, timeout_ms) + 8 == TW_BATCH_SIZE_MIN as usize);
@@ -541,6 +569,8 @@ const _: () = {
     assert!(
         offset_of!(tw_vtable, validate) == 8 && offset_of!(tw_vtable, deliver) == 32 && size_of::<tw_vtable>() == 56
     );
+    assert!(offset_of!(tw_validate_args, options_json) == 24 && size_of::<tw_validate_args>() == 48);
+    assert!(offset_of!(tw_metric, labels) == 40 && size_of::<tw_metric>() == 56);
     assert!(offset_of!(tw_create_args, host) == 8 && size_of::<tw_create_args>() == 56);
     assert!(
         offset_of!(tw_event, key) == 16

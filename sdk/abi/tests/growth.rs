@@ -26,7 +26,7 @@ fn batch() -> tw_batch {
 fn what_an_older_peer_does_not_know_is_zero_and_not_read() {
     assert_eq!(offset_of!(Later, appended), TW_BATCH_SIZE_MIN as usize);
     // Of exactly its size: one byte more would be behind the allocation.
-    let older = vec![batch()];
+    let older = [batch()];
     let older = older.as_ptr().cast::<Later>();
     // SAFETY: `struct_size` bytes are there.
     let (copy, has) = unsafe { (tw_copy(older, TW_BATCH_SIZE_MIN), tw_has!(older, Later, appended)) };

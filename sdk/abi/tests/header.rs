@@ -57,12 +57,14 @@ TW_EXPORT const tw_plugin *tailwater_plugin_v0(void);
 #endif
 TW_LAYOUT(tw_plugin, 128);
 TW_LAYOUT(tw_vtable, 56);
+TW_LAYOUT(tw_validate_args, 48);
 TW_LAYOUT(tw_create_args, 56);
 TW_LAYOUT(tw_event, 200);
 TW_LAYOUT(tw_batch, 40);
 TW_LAYOUT(tw_event_result, 32);
 TW_LAYOUT(tw_completion, 56);
 TW_LAYOUT(tw_log_record, 56);
+TW_LAYOUT(tw_metric, 56);
 TW_LAYOUT(tw_host, 64);
 #undef TW_LAYOUT
 #endif

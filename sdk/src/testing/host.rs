@@ -253,21 +253,16 @@ unsafe extern "C" fn json(ctx: u64, token: u64, index: u32, _: tw_json_form, out
     TW_OK
 }
 
-unsafe extern "C" fn metric_register(
-    ctx: u64,
-    kind: tw_metric_kind,
-    name: tw_str,
-    _: tw_str,
-    labels: *const tw_kv,
-    label_count: usize,
-) -> u64 {
+unsafe extern "C" fn metric_register(ctx: u64, metric: *const tw_metric) -> u64 {
     // SAFETY: the plugin's promise: all of it is valid during the call, `label_count` labels.
-    let (name, labels) = unsafe {
+    let (kind, name, labels) = unsafe {
+        let metric = &*metric;
         let label = |index| {
-            let label: &tw_kv = &*labels.add(index);
+            let label: &tw_kv = &*metric.labels.add(index);
             format!("{}=\"{}\"", text(label.key), text(label.value))
         };
-        (text(name).to_owned(), (0..label_count).map(label).collect::<Vec<_>>().join(","))
+        let labels = (0..metric.label_count).map(label).collect::<Vec<_>>().join(",");
+        (metric.kind, text(metric.name).to_owned(), labels)
     };
     let name = if labels.is_empty() { name } else { format!("{name}{{{labels}}}") };
     let host = host(ctx);

@@ -10,8 +10,8 @@ use serde_json::Value;
 use tailwater_sdk::{
     Descriptor, Package,
     abi::{
-        TW_ACK, TW_E_INVALID, TW_OK, tw_batch, tw_completion, tw_create_args, tw_event_result, tw_host, tw_instance,
-        tw_plugin, tw_status, tw_str, tw_vtable,
+        TW_ACK, TW_E_INVALID, TW_OK, tw_batch, tw_completion, tw_copy, tw_create_args, tw_event_result, tw_host,
+        tw_instance, tw_plugin, tw_status, tw_str, tw_vtable,
     },
     functions,
 };
@@ -60,7 +60,11 @@ pub(crate) fn descriptor(package: Package) -> Descriptor {
 
 unsafe extern "C" fn create(args: *const tw_create_args, out: *mut *mut tw_instance) -> tw_status {
     // SAFETY: the daemon's promise: valid during the call, the host as long as the process.
-    let (args, host) = unsafe { (&*args, &*(*args).host) };
+    let (args, host) = unsafe {
+        let args = tw_copy(args, (*args).struct_size);
+        let host = tw_copy(args.host, (*args.host).struct_size);
+        (args, host)
+    };
     // SAFETY: as above.
     let options = unsafe { std::slice::from_raw_parts(args.options_json.ptr, args.options_json.len) };
     let options: Value = serde_json::from_slice(options).unwrap_or_default();
@@ -76,9 +80,9 @@ unsafe extern "C" fn create(args: *const tw_create_args, out: *mut *mut tw_insta
         // Of the copy, which ends where this version's struct does.
         struct_size: size_of::<tw_host>() as u32,
         complete: complete.or(host.complete),
-        ..*host
+        ..host
     }));
-    let args = tw_create_args { struct_size: size_of::<tw_create_args>() as u32, host: table, ..*args };
+    let args = tw_create_args { struct_size: size_of::<tw_create_args>() as u32, host: table, ..args };
     let create = functions::<Faulty>().create.expect("the SDK offers create");
     // SAFETY: the daemon's arguments, and a table that outlives the instance.
     let status = unsafe { create(&args, out) };

@@ -1,9 +1,26 @@
 /* The border between the Tailwater daemon and an output plugin, for C and C++.
  *
- * Made from sdk/abi/src/lib.rs, where the rules both sides keep are written. Do not edit; after a change there:
+ * Made from sdk/abi/src/lib.rs. Do not edit; after a change there:
  *     TAILWATER_UPDATE_HEADER=1 cargo test -p tailwater-abi --test header
  *
  * A plugin is a shared library libtailwater_NAME.so that defines tailwater_plugin_v0. See examples/c-plugin.
+ *
+ * Rules both sides keep:
+ *
+ * 1. Nothing allocated on one side is freed on the other. Host data is borrowed, plugin data is copied during the call.
+ * 2. Only structs with C layout, integers and pointer + length cross. No type of Rust or C++ does.
+ * 3. A growable struct says its size: `struct_size`, the writer's `sizeof`, is its first field (in tw_plugin the second,
+ *    behind `magic`); arrays of growable structs carry their size as a stride instead (tw_event, tw_event_result). A
+ *    reader refuses what is shorter than TW_*_SIZE_MIN and tests TW_HAS (Rust: tw_has!) before any field that was not in
+ *    the first version of a major.
+ * 4. Fields, functions and constants are only ever appended within a major. Reserved fields and flags without a name are
+ *    zero when written and not looked at when read.
+ * 5. What the plugin hands back later is a number (a token), never a pointer. A token is completed at most once; a late
+ *    or second completion is counted and changes nothing.
+ * 6. No unwinding crosses, in either direction: no panic, no C++ exception, no longjmp. Catch it before you return.
+ * 7. Integers that name a choice are open: an unknown value is legal and must be tolerated.
+ *
+ * Contracts in brackets: `[thread]` who calls, `[may block]`, `[valid]` how long the pointers given live.
  */
 #ifndef TAILWATER_PLUGIN_H
 #define TAILWATER_PLUGIN_H
@@ -60,7 +77,8 @@ typedef struct tw_instance tw_instance;
 // `tw_completion.flags`: a retry pauses the whole output for `retry_after_ms`, not only the events named.
 #define TW_COMPLETE_PAUSE_OUTPUT 1
 
-// `tw_event.flags`: this event was handed out before (`attempt` is above 1, or it repeats after a restart of the lane).
+// `tw_event.flags`: this event was handed out before: `attempt` is above 1. Not set where it repeats after a restart of the
+// daemon, which does not remember attempts.
 #define TW_EVENT_REDELIVERY 1
 
 // `tw_event.flags`: the event belongs to a transaction.
@@ -262,7 +280,9 @@ typedef struct tw_batch {
 // A plugin's functions. A null function is not offered; `create`, `deliver` and `destroy` must be there.
 //
 // The host calls an instance's functions from one thread that belongs to this instance, never two at once. A function that
-// blocks delays only its own output, and past the output's `timeout` the instance is given up.
+// blocks delays only its own output. An instance is given up when `create` and `start` together have not completed within 30
+// seconds, a batch is not completed within the output's `timeout`, or `stop` and `destroy` take longer than the grace that the
+// operator gave. It is then not called again but for `destroy`, once the call it is in returns.
 typedef struct tw_vtable {
   // `sizeof(tw_vtable)` when the plugin was built.
   uint32_t struct_size;
@@ -270,7 +290,7 @@ typedef struct tw_vtable {
   uint32_t reserved0;
   // Checks what the schema cannot say. No connection, no thread. `[any thread] [may block] [valid: during the call]`
   tw_status (*validate)(const struct tw_validate_args *args);
-  // Makes an instance. Connects nothing. `[instance thread] [may block] [valid: during the call, `host` until destroy returns]`
+  // Makes an instance. Connects nothing. `[instance thread] [may block] [valid: during the call, `host` as long as the process]`
   tw_status (*create)(const struct tw_create_args *args, tw_instance **out);
   // Binds and connects, then completes `token`: ack, retry (the host tries again later) or fatal, with the reason.
   // `[instance thread]`

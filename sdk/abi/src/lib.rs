@@ -3,13 +3,16 @@
 //! Rules both sides keep:
 //!
 //! 1. Nothing allocated on one side is freed on the other. Host data is borrowed, plugin data is copied during the call.
-//! 2. Only `#[repr(C)]` structs, integers and pointer + length cross. No Rust type does.
-//! 3. Every growable struct starts with `struct_size` (the writer's `sizeof`); arrays of growable structs carry a stride.
-//!    Readers test [`tw_has!`] before any field that was not in the first version of a major.
-//! 4. Fields, functions and constants are only ever appended within a major. Reserved fields are zero.
+//! 2. Only structs with C layout, integers and pointer + length cross. No type of Rust or C++ does.
+//! 3. A growable struct says its size: `struct_size`, the writer's `sizeof`, is its first field (in tw_plugin the second,
+//!    behind `magic`); arrays of growable structs carry their size as a stride instead (tw_event, tw_event_result). A
+//!    reader refuses what is shorter than TW_*_SIZE_MIN and tests TW_HAS (Rust: tw_has!) before any field that was not in
+//!    the first version of a major.
+//! 4. Fields, functions and constants are only ever appended within a major. Reserved fields and flags without a name are
+//!    zero when written and not looked at when read.
 //! 5. What the plugin hands back later is a number (a token), never a pointer. A token is completed at most once; a late
 //!    or second completion is counted and changes nothing.
-//! 6. No unwinding crosses, in either direction.
+//! 6. No unwinding crosses, in either direction: no panic, no C++ exception, no longjmp. Catch it before you return.
 //! 7. Integers that name a choice are open: an unknown value is legal and must be tolerated.
 //!
 //! Contracts in brackets: `[thread]` who calls, `[may block]`, `[valid]` how long the pointers given live.
@@ -148,7 +151,8 @@ pub const TW_OP_RENAME: tw_op = 6;
 /// `dropDatabase`
 pub const TW_OP_DROP_DATABASE: tw_op = 7;
 
-/// `tw_event.flags`: this event was handed out before (`attempt` is above 1, or it repeats after a restart of the lane).
+/// `tw_event.flags`: this event was handed out before: `attempt` is above 1. Not set where it repeats after a restart of the
+/// daemon, which does not remember attempts.
 pub const TW_EVENT_REDELIVERY: u32 = 0x1;
 /// `tw_event.flags`: the event belongs to a transaction.
 pub const TW_EVENT_IN_TRANSACTION: u32 = 0x2;
@@ -248,7 +252,9 @@ pub struct tw_instance {
 /// A plugin's functions. A null function is not offered; `create`, `deliver` and `destroy` must be there.
 ///
 /// The host calls an instance's functions from one thread that belongs to this instance, never two at once. A function that
-/// blocks delays only its own output, and past the output's `timeout` the instance is given up.
+/// blocks delays only its own output. An instance is given up when `create` and `start` together have not completed within 30
+/// seconds, a batch is not completed within the output's `timeout`, or `stop` and `destroy` take longer than the grace that the
+/// operator gave. It is then not called again but for `destroy`, once the call it is in returns.
 #[repr(C)]
 pub struct tw_vtable {
     /// `sizeof(tw_vtable)` when the plugin was built.
@@ -257,7 +263,7 @@ pub struct tw_vtable {
     pub reserved0: u32,
     /// Checks what the schema cannot say. No connection, no thread. `[any thread] [may block] [valid: during the call]`
     pub validate: Option<unsafe extern "C" fn(args: *const tw_validate_args) -> tw_status>,
-    /// Makes an instance. Connects nothing. `[instance thread] [may block] [valid: during the call, `host` until destroy returns]`
+    /// Makes an instance. Connects nothing. `[instance thread] [may block] [valid: during the call, `host` as long as the process]`
     pub create: Option<unsafe extern "C" fn(args: *const tw_create_args, out: *mut *mut tw_instance) -> tw_status>,
     /// Binds and connects, then completes `token`: ack, retry (the host tries again later) or fatal, with the reason.
     /// `[instance thread]`

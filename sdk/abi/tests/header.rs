@@ -11,10 +11,12 @@ use cbindgen::{Builder, Config, DocumentationStyle, ExportConfig, Language, Styl
 const INTRODUCTION: &str = "\
 /* The border between the Tailwater daemon and an output plugin, for C and C++.
  *
- * Made from sdk/abi/src/lib.rs, where the rules both sides keep are written. Do not edit; after a change there:
+ * Made from sdk/abi/src/lib.rs. Do not edit; after a change there:
  *     TAILWATER_UPDATE_HEADER=1 cargo test -p tailwater-abi --test header
  *
  * A plugin is a shared library libtailwater_NAME.so that defines tailwater_plugin_v0. See examples/c-plugin.
+ *
+@RULES@
  */
 #ifndef TAILWATER_PLUGIN_H
 #define TAILWATER_PLUGIN_H";
@@ -79,12 +81,24 @@ fn header_path() -> PathBuf {
     folder().join("../include/tailwater_plugin.h")
 }
 
+/// The rules as the crate's own documentation has them: who writes C has this file alone.
+fn rules() -> String {
+    let source = fs::read_to_string(folder().join("src/lib.rs")).expect("the crate can be read");
+    let documentation = source.lines().map_while(|line| line.strip_prefix("//!"));
+    let rules: Vec<String> = documentation
+        .skip_while(|line| !line.starts_with(" Rules both sides keep"))
+        .map(|line| format!(" *{line}"))
+        .collect();
+    assert!(rules.len() > 10, "the rules stand at the top of src/lib.rs");
+    rules.join("\n")
+}
+
 fn generate() -> String {
     let config = Config {
         language: Language::C,
         cpp_compat: true,
         style: Style::Both,
-        header: Some(INTRODUCTION.to_owned()),
+        header: Some(INTRODUCTION.replace("@RULES@", &rules())),
         after_includes: Some(BEFORE.to_owned()),
         trailer: Some(AFTER.replace("\\042", "\"")),
         no_includes: true,
@@ -120,6 +134,17 @@ fn the_header_is_what_the_crate_says() {
          TAILWATER_UPDATE_HEADER=1 cargo test -p tailwater-abi --test header\nand look at the difference before you commit \
          it: within a major, fields, functions and constants may only be appended"
     );
+}
+
+#[test]
+fn the_header_alone_says_the_rules() {
+    let header = generate();
+    let introduction = header.split("#ifndef").next().expect("text before the guard");
+    let rules =
+        ["1. Nothing allocated", "2. Only structs", "3. A growable", "4. Fields", "5. What", "6. No unwinding", "7. "];
+    for rule in rules {
+        assert!(introduction.contains(&format!("\n * {rule}")), "{rule:?} is not in\n{introduction}");
+    }
 }
 
 #[test]

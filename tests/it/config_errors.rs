@@ -388,9 +388,9 @@ const WITH_PLUGINS: &[(&str, &str)] = &[
     ),
     (
         "plugin = \"stdout\"\noptions = { path = 5 }",
-        "outputs.live.options.path: 5 is not of types \"null\", \"string\"",
+        "outputs.live.options.path: value is not of types \"null\", \"string\"",
     ),
-    ("plugin = \"stdout\"\noptions = { fsync = \"often\" }", "outputs.live.options.fsync: \"often\" is not valid"),
+    ("plugin = \"stdout\"\noptions = { fsync = \"often\" }", "outputs.live.options.fsync: value is not valid"),
     (
         "plugin = \"stdout\"\nmatch = { a = { \"$near\" = 1 } }",
         "outputs.live.match: compile match: unknown operator $near on the field a",

@@ -31,7 +31,8 @@ fn describe(error: &jsonschema::ValidationError<'_>, schema: &Value) -> String {
         ValidationErrorKind::Required { property } => {
             format!("{path}.{} is required", property.as_str().unwrap_or_default())
         }
-        _ => format!("{path}: {error}"),
+        // Masked: options hold secrets that were expanded from the environment, and this text goes to the log.
+        _ => format!("{path}: {}", error.masked()),
     }
 }
 
@@ -96,11 +97,11 @@ mod tests {
         let validator = jsonschema::validator_for(&schema).unwrap();
         let table = [
             (json!({ "path": "a" }), ""),
-            (json!({ "path": 5 }), r#"options.path: 5 is not of type "string""#),
+            (json!({ "path": 5 }), r#"options.path: value is not of type "string""#),
             (json!({}), "options.path is required"),
             (json!({ "path": "a", "hosst": [] }), r#"options.hosst: unknown option, did you mean "hosts"?"#),
             (json!({ "path": "a", "zzz": 1 }), "options.zzz: unknown option, there are hosts, path, retry"),
-            (json!({ "path": "a", "hosts": ["b", 1] }), r#"options.hosts[1]: 1 is not of type "string""#),
+            (json!({ "path": "a", "hosts": ["b", 1] }), r#"options.hosts[1]: value is not of type "string""#),
             (
                 json!({ "path": "a", "retry": { "aftr": 1 } }),
                 r#"options.retry.aftr: unknown option, did you mean "after"?"#,
@@ -109,6 +110,28 @@ mod tests {
         for (options, expected) in table {
             let found = check(&validator, &schema, &options).err().map(|error| error.to_string()).unwrap_or_default();
             assert_eq!(found, expected, "{options}");
+        }
+    }
+
+    #[test]
+    fn no_fault_quotes_a_value() {
+        let text = |rule: Value| json!({ "type": "object", "properties": { "token": rule } });
+        for rule in [
+            json!({ "type": "integer" }),
+            json!({ "maxLength": 3 }),
+            json!({ "minLength": 300 }),
+            json!({ "enum": ["a", "b"] }),
+            json!({ "const": "a" }),
+            json!({ "pattern": "^[0-9]+$" }),
+            json!({ "format": "uri" }),
+            json!({ "oneOf": [{ "const": "a" }, { "const": "b" }] }),
+            json!({ "anyOf": [{ "type": "null" }, { "type": "integer" }] }),
+            json!({ "not": { "type": "string" } }),
+        ] {
+            let schema = text(rule);
+            let validator = jsonschema::options().should_validate_formats(true).build(&schema).unwrap();
+            let fault = check(&validator, &schema, &json!({ "token": "hunter2" })).unwrap_err().to_string();
+            assert!(fault.starts_with("options.token: ") && !fault.contains("hunter2"), "{schema}: {fault}");
         }
     }
 }

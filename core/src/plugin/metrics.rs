@@ -97,7 +97,7 @@ impl PluginMetrics {
             return Err(MetricFault::TooMany);
         }
         let mut families = FAMILIES.lock().unwrap_or_else(PoisonError::into_inner);
-        let family = families.entry(name.to_owned()).or_insert_with(|| (kind, help.trim_end_matches('.').to_owned()));
+        let family = families.entry(name.to_owned()).or_insert_with(|| (kind, help_text(help)));
         if family.0 != kind {
             return Err(MetricFault::OtherKind);
         }
@@ -125,6 +125,19 @@ impl PluginMetrics {
 fn is_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
+/// As the text format wants it, on one line: the encoder writes it as it is. Without a full stop, as the daemon's own.
+fn help_text(help: &str) -> String {
+    let mut text = String::with_capacity(help.len());
+    for c in help.trim_end().trim_end_matches('.').chars() {
+        match c {
+            '\\' | '"' => text.extend(['\\', c]),
+            c if c.is_control() => text.push(' '),
+            c => text.push(c),
+        }
+    }
+    text
 }
 
 /// Adds the border's metrics to the registry, once per process: `tailwater_plugin_late_completions_total{output}`,

@@ -23,6 +23,14 @@ use crate::{
     tasks::{Kind, Tasks},
 };
 
+/// Why there is no instance.
+pub(crate) enum CreateError {
+    /// The options are wrong: no second try can help.
+    Options(String),
+    /// The system refused what every instance needs: it may pass.
+    System(String),
+}
+
 /// What a `tw_instance` pointer leads to.
 pub(crate) struct Instance<O: Output> {
     context: Context,
@@ -33,9 +41,10 @@ pub(crate) struct Instance<O: Output> {
 }
 
 impl<O: Output> Instance<O> {
-    pub(crate) fn create(host: Host, output: &str, options_json: &str, plugin: &str) -> Result<Arc<Self>, String> {
-        read_options::<O>(options_json)?;
-        let runtime = runtime(plugin).map_err(|error| format!("starting the plugin's threads: {error}"))?;
+    pub(crate) fn create(host: Host, output: &str, options_json: &str, plugin: &str) -> Result<Arc<Self>, CreateError> {
+        read_options::<O>(options_json).map_err(CreateError::Options)?;
+        let runtime =
+            runtime(plugin).map_err(|error| CreateError::System(format!("starting the plugin's threads: {error}")))?;
         log::install();
         log::instance_lives(host);
         let context = Context { host, output: output.into(), tasks: Tasks::new(runtime, log::dispatch_to(host)) };

@@ -13,7 +13,7 @@ use crate::{
     Output,
     descriptor::plugin_name,
     host::{Host, text},
-    instance::{Instance, read_options},
+    instance::{CreateError, Instance, read_options},
 };
 
 /// Runs `work` on a pointer that is not null; no panic gets out. The pointer is passed on as such: a reference as an argument
@@ -101,13 +101,22 @@ pub(crate) unsafe extern "C" fn create<O: Output>(
                 unsafe { out.write(Arc::into_raw(instance).cast_mut().cast()) };
                 TW_OK
             }
-            Err(reason) => {
+            Err(error) => {
+                let (status, reason) = refusal(error);
                 // SAFETY: the host's promise: null, or valid during the call.
                 unsafe { say(args.error, &reason) };
-                TW_E_OPTIONS
+                status
             }
         }
     })
+}
+
+/// The host never tries again after [`TW_E_OPTIONS`]; a system without threads to spare may have some later.
+fn refusal(error: CreateError) -> (tw_status, String) {
+    match error {
+        CreateError::Options(reason) => (TW_E_OPTIONS, reason),
+        CreateError::System(reason) => (TW_E_INTERNAL, reason),
+    }
 }
 
 pub(crate) unsafe extern "C" fn start<O: Output>(instance: *mut tw_instance, token: u64) -> tw_status {
@@ -135,4 +144,15 @@ pub(crate) unsafe extern "C" fn destroy<O: Output>(instance: *mut tw_instance) {
         unsafe { Arc::from_raw(instance.as_ptr().cast::<Instance<O>>().cast_const()) }.destroy();
         TW_OK
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_wrong_options_are_called_that() {
+        assert_eq!(refusal(CreateError::Options("a".to_owned())), (TW_E_OPTIONS, "a".to_owned()));
+        assert_eq!(refusal(CreateError::System("b".to_owned())), (TW_E_INTERNAL, "b".to_owned()));
+    }
 }

@@ -130,8 +130,8 @@ impl fmt::Debug for Batch {
 
 fn finish_per_event(host: Host, token: u64, verdicts: &Verdicts) {
     let results: Vec<tw_event_result> = verdicts
-        .named
-        .iter()
+        .last_of_each()
+        .into_iter()
         .map(|(index, verdict)| {
             let (verdict, retry_after_ms, reason) = parts(verdict);
             tw_event_result { index: *index, verdict, retry_after_ms, message: tw_str::new(reason) }

@@ -53,7 +53,8 @@ impl Verdict {
 #[must_use = "return it: `Err(verdicts.into())`"]
 pub struct Verdicts {
     pub(crate) rest: Verdict,
-    pub(crate) named: Vec<(u32, Verdict)>,
+    /// As they were said: an index may repeat, see [`last_of_each`](Self::last_of_each).
+    named: Vec<(u32, Verdict)>,
     pub(crate) pause_output: Option<Duration>,
 }
 
@@ -69,8 +70,17 @@ impl Verdicts {
     }
 
     pub(crate) fn set_index(&mut self, index: u32, verdict: Verdict) {
-        self.named.retain(|(named, _)| *named != index);
         self.named.push((index, verdict));
+    }
+
+    /// The last verdict said of each event named, by index. Sorted out here, once: to do it in `set` would cost the square of
+    /// the batch's length.
+    pub(crate) fn last_of_each(&self) -> Vec<&(u32, Verdict)> {
+        let mut last: Vec<_> = self.named.iter().rev().collect();
+        // Stable: of equal indices the last said stays in front, and is the one kept.
+        last.sort_by_key(|(index, _)| *index);
+        last.dedup_by_key(|(index, _)| *index);
+        last
     }
 
     /// The whole output waits this long before anything is delivered again.
@@ -88,5 +98,20 @@ impl Verdicts {
 impl From<Verdicts> for DeliverError {
     fn from(verdicts: Verdicts) -> Self {
         Self::PerEvent(verdicts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_verdict_of_each_event_counts() {
+        let mut verdicts = Verdicts::new(Verdict::Ack);
+        for (index, reason) in [(2, "a"), (0, "b"), (2, "c"), (1, "d"), (0, "e"), (2, "f")] {
+            verdicts.set_index(index, Verdict::retry(reason));
+        }
+        let expected = [(0, Verdict::retry("e")), (1, Verdict::retry("d")), (2, Verdict::retry("f"))];
+        assert!(verdicts.last_of_each().into_iter().eq(&expected), "{:?}", verdicts.last_of_each());
     }
 }

@@ -235,7 +235,7 @@ typedef struct tw_host {
   // Completes a token. A stale or repeated one is counted and changes nothing.
   void (*complete)(uint64_t ctx, uint64_t token, const struct tw_completion *completion);
   // JSON of event `index` of the batch that `token` stands for: made at most once for all outputs. `out` is valid until
-  // the token is completed.
+  // the token is completed. [`TW_E_DATA`] where this event can never be written as JSON.
   tw_status (*json)(uint64_t ctx, uint64_t token, uint32_t index, tw_json_form form, struct tw_slice *out);
   // Registers a metric and gives its number; 0 when refused (bad name, too many). The same name and labels give the same number.
   uint64_t (*metric_register)(uint64_t ctx, const struct tw_metric *metric);
@@ -411,6 +411,9 @@ typedef struct tw_event_result {
 
 // Anything else; the reason is in the log.
 #define TW_E_INTERNAL -5
+
+// This event itself cannot be given in the form asked for, now or later: an output rejects it. Any other error may pass.
+#define TW_E_DATA -6
 
 // Delivered: the event is settled.
 #define TW_ACK 0

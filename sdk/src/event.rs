@@ -140,7 +140,7 @@ impl<'a> Event<'a> {
     /// The event as JSON (UTF-8, one line), in the form the operator chose with `json = …`. Made at most once for all outputs.
     ///
     /// # Errors
-    /// Where the daemon cannot make it. `?` then rejects this event and has the others delivered again.
+    /// Where the daemon cannot make it. `?` then gives the right verdict, see [`JsonError`].
     pub fn json(&self) -> Result<&'a [u8], JsonError> {
         self.json_abi(TW_JSON_CONFIGURED)
     }
@@ -221,8 +221,9 @@ pub enum JsonForm {
     Plain,
 }
 
-/// The daemon could not make an event's JSON. Deliberately no [`std::error::Error`]: `?` turns it into the right verdict
-/// (this event rejected, the others of the batch delivered again) instead of a retry that can never end.
+/// The daemon could not make an event's JSON. Deliberately no [`std::error::Error`]: `?` turns it into the right verdict. Where
+/// the event itself cannot be written as JSON it is rejected and the others of the batch are delivered again, instead of a
+/// retry that can never end; where the daemon failed otherwise, all are delivered again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JsonError {
     index: u32,
@@ -231,20 +232,53 @@ pub struct JsonError {
 
 impl fmt::Display for JsonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "making the event's JSON: the daemon answered {}", self.status)
+        match self.status {
+            TW_E_DATA => f.write_str("making the event's JSON: it cannot be written as JSON, see the daemon's log"),
+            status => write!(f, "making the event's JSON: the daemon answered {status}"),
+        }
+    }
+}
+
+impl JsonError {
+    /// True where it is the event's own fault, so that no other try can succeed.
+    pub fn is_permanent(&self) -> bool {
+        self.status == TW_E_DATA
     }
 }
 
 impl From<JsonError> for Verdict {
     fn from(error: JsonError) -> Self {
-        Self::reject(error)
+        if error.is_permanent() { Self::reject(error) } else { Self::retry(error) }
     }
 }
 
 impl From<JsonError> for DeliverError {
     fn from(error: JsonError) -> Self {
+        if !error.is_permanent() {
+            return Self::retry(error);
+        }
         let mut verdicts = Verdicts::new(Verdict::retry("an event of the same batch has no JSON"));
         verdicts.set_index(error.index, error.into());
         verdicts.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_event_that_cannot_be_written_is_rejected() {
+        let rejected = |status| {
+            let error = JsonError { index: 3, status };
+            let retried = DeliverError::from(error) == DeliverError::retry(error);
+            let verdict = Verdict::from(error);
+            assert!(retried != matches!(verdict, Verdict::Reject { .. }), "{status}: {verdict:?}");
+            !retried
+        };
+        assert!(rejected(TW_E_DATA));
+        for status in [TW_E_INVALID, TW_E_UNSUPPORTED, TW_E_PANIC, TW_E_INTERNAL, -77] {
+            assert!(!rejected(status), "{status}");
+        }
     }
 }

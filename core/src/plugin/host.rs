@@ -4,9 +4,10 @@ use std::mem::size_of;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tailwater_abi::{
-    TW_ABI_MAJOR, TW_ABI_MINOR, TW_E_INTERNAL, TW_E_INVALID, TW_JSON_CANONICAL, TW_JSON_CONFIGURED, TW_JSON_PLAIN,
-    TW_JSON_RELAXED, TW_LEVEL_DEBUG, TW_LEVEL_ERROR, TW_LEVEL_INFO, TW_LEVEL_WARN, TW_LOG_RECORD_SIZE_MIN,
-    TW_METRIC_SIZE_MIN, TW_OK, tw_completion, tw_copy, tw_host, tw_kv, tw_log_record, tw_metric, tw_slice, tw_status,
+    TW_ABI_MAJOR, TW_ABI_MINOR, TW_E_DATA, TW_E_INTERNAL, TW_E_INVALID, TW_JSON_CANONICAL, TW_JSON_CONFIGURED,
+    TW_JSON_PLAIN, TW_JSON_RELAXED, TW_LEVEL_DEBUG, TW_LEVEL_ERROR, TW_LEVEL_INFO, TW_LEVEL_WARN,
+    TW_LOG_RECORD_SIZE_MIN, TW_METRIC_SIZE_MIN, TW_OK, tw_completion, tw_copy, tw_host, tw_kv, tw_log_record,
+    tw_metric, tw_slice, tw_status,
 };
 use tracing::{debug, error, info, trace, warn};
 
@@ -114,7 +115,7 @@ unsafe extern "C" fn host_json(ctx: u64, token: u64, index: u32, form: u32, out:
             }
             Err(error) => {
                 warn!(output = port.output(), id = %event.id(), "make the JSON of an event: {error}");
-                TW_E_INTERNAL
+                TW_E_DATA
             }
         }
     })

@@ -115,6 +115,8 @@ pub const TW_E_UNSUPPORTED: tw_status = -3;
 pub const TW_E_PANIC: tw_status = -4;
 /// Anything else; the reason is in the log.
 pub const TW_E_INTERNAL: tw_status = -5;
+/// This event itself cannot be given in the form asked for, now or later: an output rejects it. Any other error may pass.
+pub const TW_E_DATA: tw_status = -6;
 
 /// What a plugin says of an event, or of a whole batch. An unknown value counts as [`TW_RETRY`].
 pub type tw_verdict = u32;
@@ -464,7 +466,7 @@ pub struct tw_host {
     /// Completes a token. A stale or repeated one is counted and changes nothing.
     pub complete: Option<unsafe extern "C" fn(ctx: u64, token: u64, completion: *const tw_completion)>,
     /// JSON of event `index` of the batch that `token` stands for: made at most once for all outputs. `out` is valid until
-    /// the token is completed.
+    /// the token is completed. [`TW_E_DATA`] where this event can never be written as JSON.
     pub json: Option<
         unsafe extern "C" fn(ctx: u64, token: u64, index: u32, form: tw_json_form, out: *mut tw_slice) -> tw_status,
     >,

@@ -247,7 +247,7 @@ unsafe extern "C" fn json(ctx: u64, token: u64, index: u32, _: tw_json_form, out
     let host = host(ctx);
     let state = lock(&host.state);
     let json = state.open.get(&token).and_then(|stored| stored.events.get(index as usize)?.json.as_ref());
-    let Some(json) = json else { return TW_E_INTERNAL };
+    let Some(json) = json else { return TW_E_DATA };
     // SAFETY: the plugin's promise: writable during the call.
     unsafe { out.write(tw_slice::new(json.as_bytes())) };
     TW_OK

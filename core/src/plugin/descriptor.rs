@@ -114,7 +114,7 @@ pub enum Refusal {
         reason: String,
     },
     /// Renamed file, or two plugins mixed up.
-    #[error("name is {found:?}, the file says {file:?}: rename the file to libtailwater_{found}")]
+    #[error("name is {found:?}, the file says {file:?}: rename the file to {}", super::loader::file_name(found))]
     Name {
         /// What the descriptor says.
         found: String,

@@ -220,7 +220,7 @@ impl Library {
 }
 
 /// `libtailwater_<plugin>.so`, with Cargo's `_` for `-`.
-fn file_name(plugin: &str) -> String {
+pub(super) fn file_name(plugin: &str) -> String {
     format!("{PREFIX}{}{SUFFIX}", plugin.replace('-', "_"))
 }
 

@@ -181,7 +181,10 @@ fn a_broken_handshake_names_the_field() {
         (|p| p.min_host_minor = 7, "min_host_minor is 7, this host is 0.0: upgrade tailwater"),
         (|p| p.build_flags = TW_BUILD_PANIC_ABORT, "[profile.release]"),
         (|p| p.build_flags = 0, "build_flags is 0x0, which lacks TW_BUILD_PANIC_UNWIND"),
-        (|p| p.name = tw_str::new("other"), "name is \"other\", the file says \"fixture\""),
+        (
+            |p| p.name = tw_str::new("other-one"),
+            "name is \"other-one\", the file says \"fixture\": rename the file to libtailwater_other_one.",
+        ),
         (|p| p.name.len = 1 << 40, "name is 1099511627776 bytes long, at most 64 are taken"),
         (|p| p.version.ptr = std::ptr::null(), "version is null although its length is not 0"),
         (|p| p.options_schema = tw_str::new("{"), "options_schema is not a JSON Schema"),

@@ -21,13 +21,15 @@ pub struct Delivered {
     pub attempt: u32,
 }
 
-/// The memory of one delivery. Its addresses do not change while it lives: everything is behind a box or an [`Arc`].
+/// The memory of one delivery. Its addresses do not change while it lives: everything is behind a [`Vec`] or an [`Arc`]. No
+/// `Box`: to move one ends the right to read through pointers taken before.
 pub(crate) struct Batch {
     events: Vec<Arc<Event>>,
     /// The `EventId`s that the `tw_event`s point to.
-    _ids: Box<[EventId]>,
-    _border: Box<[tw_event]>,
-    head: Box<tw_batch>,
+    _ids: Vec<EventId>,
+    _border: Vec<tw_event>,
+    /// Exactly one.
+    head: Vec<tw_batch>,
 }
 
 // SAFETY: the raw pointers lead into `events`, `_ids` and `_border`, which this struct owns and nobody writes.
@@ -37,9 +39,9 @@ unsafe impl Sync for Batch {}
 
 impl Batch {
     pub(crate) fn new(delivered: Vec<Delivered>, timeout: Duration) -> Self {
-        let ids: Box<[EventId]> = delivered.iter().map(|d| *d.event.id()).collect();
-        let border: Box<[tw_event]> = delivered.iter().zip(&ids).map(|(d, id)| describe(d, id)).collect();
-        let head = Box::new(tw_batch {
+        let ids: Vec<EventId> = delivered.iter().map(|d| *d.event.id()).collect();
+        let border: Vec<tw_event> = delivered.iter().zip(&ids).map(|(d, id)| describe(d, id)).collect();
+        let head = vec![tw_batch {
             struct_size: size_of::<tw_batch>() as u32,
             event_stride: size_of::<tw_event>() as u32,
             len: border.len() as u32,
@@ -47,17 +49,17 @@ impl Batch {
             bytes: delivered.iter().map(|d| d.event.raw().as_bytes().len() as u64).sum(),
             events: border.as_ptr().cast(),
             timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
-        });
+        }];
         Self { events: delivered.into_iter().map(|d| d.event).collect(), _ids: ids, _border: border, head }
     }
 
     /// What `deliver` is given.
     pub(crate) fn border(&self) -> *const tw_batch {
-        &raw const *self.head
+        self.head.as_ptr()
     }
 
     pub(crate) fn len(&self) -> u32 {
-        self.head.len
+        self.events.len() as u32
     }
 
     pub(crate) fn event(&self, index: u32) -> Option<&Arc<Event>> {

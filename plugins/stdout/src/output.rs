@@ -1,8 +1,8 @@
 //! The output: a batch becomes one write.
 
-use std::io;
+use std::{io, path::PathBuf, sync::Mutex};
 
-use tailwater_sdk::{Batch, Context, Counter, DeliverError, Output, StartError};
+use tailwater_sdk::{Batch, Context, Counter, DeliverError, Output, StartError, tracing};
 
 use crate::{
     config::{Fsync, Options},
@@ -11,7 +11,10 @@ use crate::{
 
 /// Writes each event as a line of JSON.
 pub struct Stdout {
-    lines: Shared,
+    /// The file, opened again where `path` leads to another one by now.
+    lines: Mutex<Shared>,
+    /// `None` is standard output.
+    path: Option<PathBuf>,
     /// For messages: the path, or "standard output".
     target: String,
     fsync: Fsync,
@@ -35,14 +38,14 @@ impl Output for Stdout {
 
     async fn start(options: Options, context: Context) -> Result<Self, StartError> {
         let target = options.path.as_ref().map_or("standard output".to_owned(), |path| path.display().to_string());
-        // Opening a named pipe waits for its reader.
+        let path = options.path.clone();
         let opened = context.spawn_blocking(move || match &options.path {
             Some(path) => lines::append_to(path),
             None => lines::stdout(),
         });
-        let lines = opened.await?.map_err(|error| cannot_open(&target, &error))?;
+        let lines = Mutex::new(opened.await?.map_err(|error| cannot_open(&target, &error))?);
         let bytes = context.counter("stdout_bytes_total", "Bytes written to standard output or the file.");
-        Ok(Self { lines, target, fsync: options.fsync, context, bytes })
+        Ok(Self { lines, path, target, fsync: options.fsync, context, bytes })
     }
 
     async fn deliver(&self, batch: &Batch) -> Result<(), DeliverError> {
@@ -52,17 +55,50 @@ impl Output for Stdout {
             buffer.push(b'\n');
         }
         let length = buffer.len() as u64;
-        // On a thread of its own: a pipe that nobody reads blocks for as long as it likes, and this library has one worker for
-        // all its outputs. The lock goes along, so that the lines stay whole even where this future is dropped meanwhile.
-        let mut lines = self.lines.clone().lock_owned().await;
-        let fsync = self.fsync;
-        let written = self.context.spawn_blocking(move || {
-            lines.write(&buffer)?;
-            if fsync == Fsync::Batch { lines.sync() } else { Ok(()) }
-        });
-        written.await?.map_err(|error| cannot_write(&self.target, &error))?;
+        let mut lines = self.current();
+        if let Some(rest) = self.write(&lines, buffer).await? {
+            // Rotated or deleted: once more, at the file that is there now. Gone again at once is for the next delivery.
+            lines = self.open_again().await?;
+            if self.write(&lines, rest).await?.is_some() {
+                return Err(DeliverError::retry(format!("write to {}: it is replaced all the time", self.target)));
+            }
+        }
         self.bytes.add(length);
         Ok(())
+    }
+}
+
+impl Stdout {
+    fn current(&self) -> Shared {
+        self.lines.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    /// Gives `buffer` back where it was not written because `path` leads to another file by now.
+    async fn write(&self, lines: &Shared, buffer: Vec<u8>) -> Result<Option<Vec<u8>>, DeliverError> {
+        // On a thread of its own: a pipe that nobody reads blocks for as long as it likes, and this library has one worker for
+        // all its outputs. The lock goes along, so that the lines stay whole even where this future is dropped meanwhile.
+        let mut lines = lines.clone().lock_owned().await;
+        let (fsync, path) = (self.fsync, self.path.clone());
+        let written = self.context.spawn_blocking(move || {
+            if path.is_some_and(|path| !lines.is_at(&path)) {
+                return Ok(Some(buffer));
+            }
+            lines.write(&buffer)?;
+            if fsync == Fsync::Batch {
+                lines.sync()?;
+            }
+            Ok(None)
+        });
+        written.await?.map_err(|error| cannot_write(&self.target, &error))
+    }
+
+    async fn open_again(&self) -> Result<Shared, DeliverError> {
+        let path = self.path.clone().unwrap_or_default();
+        let opened = self.context.spawn_blocking(move || lines::append_to(&path)).await?;
+        let lines = opened.map_err(|error| DeliverError::retry(format!("open {} again: {error}", self.target)))?;
+        *self.lines.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = lines.clone();
+        tracing::info!(path = self.target, "the file was replaced: opened the new one");
+        Ok(lines)
     }
 }
 
@@ -72,6 +108,9 @@ fn cannot_open(target: &str, error: &io::Error) -> StartError {
             StartError::fatal(format!("open {target}: its folder does not exist; make it, or change `path`"))
         }
         io::ErrorKind::StorageFull => StartError::retry(format!("open {target}: the disk is full")),
+        _ if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => {
+            StartError::retry(format!("open {target}: nobody reads this named pipe; start its reader"))
+        }
         _ => StartError::fatal(format!("open {target}: {error}")),
     }
 }
@@ -90,7 +129,14 @@ fn cannot_write(target: &str, error: &io::Error) -> DeliverError {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, io::Read, process::Command, thread};
+    use std::{
+        fs,
+        io::Read,
+        path::Path,
+        process::Command,
+        thread,
+        time::{Duration, Instant},
+    };
 
     use serde_json::json;
     use tailwater_sdk::testing::{Harness, Outcome, StartFailure, TestEvent, Verdict};
@@ -148,15 +194,58 @@ mod tests {
         let path = folder.path().join("pipe");
         assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo runs").success());
         let reader = path.clone();
-        // Opening either end waits for the other.
+        // Opening the reading end waits for the writing one.
         (path, thread::spawn(move || fs::File::open(reader).expect("the reading end")))
+    }
+
+    /// Tries again as the daemon does, until the pipe has its reader.
+    fn start_when_read(path: &Path) -> Harness<Stdout> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            match Harness::<Stdout>::start(json!({ "path": path })) {
+                Ok(harness) => return harness,
+                Err(StartFailure::Verdict(Verdict::Retry { .. })) if Instant::now() < deadline => thread::yield_now(),
+                Err(failure) => panic!("it starts or asks for another try, not {failure:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_pipe_without_a_reader_is_tried_again_later() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("pipe");
+        assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo runs").success());
+        let failure = Harness::<Stdout>::start(json!({ "path": path })).err();
+        let Some(StartFailure::Verdict(Verdict::Retry { reason, .. })) = failure else {
+            panic!("retry, not {failure:?}")
+        };
+        assert!(reason.ends_with("nobody reads this named pipe; start its reader"), "{reason}");
+    }
+
+    #[test]
+    fn a_rotated_or_deleted_file_is_made_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, old) = (folder.path().join("events.jsonl"), folder.path().join("events.jsonl.1"));
+        let outputs: Vec<_> =
+            (0..2).map(|_| Harness::<Stdout>::start(json!({ "path": path })).expect("it starts")).collect();
+        let deliver = |output: usize, n| assert!(acked(&outputs[output].deliver(events(n, 1))));
+        deliver(0, 0);
+        fs::rename(&path, &old).expect("a rotation");
+        deliver(0, 1);
+        deliver(1, 2);
+        deliver(0, 3);
+        assert_eq!(fs::read_to_string(&old).expect("a file"), "{\"n\":0}\n");
+        assert_eq!(fs::read_to_string(&path).expect("a file"), "{\"n\":1}\n{\"n\":2}\n{\"n\":3}\n");
+        fs::remove_file(&path).expect("deleted");
+        deliver(1, 4);
+        assert_eq!(fs::read_to_string(&path).expect("a file"), "{\"n\":4}\n");
     }
 
     #[test]
     fn a_pipe_that_nobody_reads_delays_its_own_output_only() {
         let folder = tempfile::tempdir().expect("a folder");
         let (path, reader) = pipe(&folder);
-        let slow = Harness::<Stdout>::start(json!({ "path": path })).expect("it starts");
+        let slow = start_when_read(&path);
         let mut reader = reader.join().expect("the reader");
         // More than a pipe holds.
         let long = format!("\"{}\"", "x".repeat(1 << 20));
@@ -173,7 +262,7 @@ mod tests {
     fn a_pipe_whose_reader_is_gone_stops_the_output() {
         let folder = tempfile::tempdir().expect("a folder");
         let (path, reader) = pipe(&folder);
-        let harness = Harness::<Stdout>::start(json!({ "path": path })).expect("it starts");
+        let harness = start_when_read(&path);
         drop(reader.join().expect("the reader"));
         let outcome = harness.deliver(events(0, 1));
         let [Verdict::Fatal { reason }] = &outcome.verdicts[..] else { panic!("fatal, not {outcome:?}") };

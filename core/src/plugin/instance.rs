@@ -1,10 +1,10 @@
 //! The life of one plugin instance: a thread of its own runs create, start, deliver, stop and destroy in turn, so a plugin
-//! that blocks hurts only its own output. Batches go in over a channel, outcomes come back over another.
+//! that blocks hurts only its own output. Batches go in over a queue, outcomes come back over a channel.
 
 use std::mem::size_of;
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, mpsc as thread_mpsc};
 use std::time::Duration;
 
 use tailwater_abi::{TW_E_OPTIONS, TW_E_PANIC, TW_OK, tw_create_args, tw_instance, tw_str};
@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
 use super::batch::{Batch, Delivered};
+use super::commands::{Commands, Receiver, commands};
 use super::loader::Library;
 use super::port::Port;
 use super::text::Sink;
@@ -58,7 +59,7 @@ pub struct Instance {
 struct Handle {
     port: Arc<Port>,
     id: u64,
-    commands: thread_mpsc::Sender<Command>,
+    commands: Arc<Commands<Command>>,
     /// Held here too, so that `next_outcome` never sees a closed channel.
     outcomes: mpsc::UnboundedSender<Outcome>,
     phase: Arc<Phase>,
@@ -92,7 +93,7 @@ impl Instance {
         options: &serde_json::Value,
         within: Duration,
     ) -> Result<Self, StartError> {
-        let (commands, inbox) = thread_mpsc::channel();
+        let (commands, inbox) = commands();
         let (sender, outcomes) = mpsc::unbounded_channel();
         let (started, answer) = oneshot::channel();
         let (alive, ended) = oneshot::channel::<()>();
@@ -157,12 +158,12 @@ impl Instance {
             Err(_) => warn!(output = handle.port.output(), "the plugin did not stop within {for_stop:?}"),
         }
         handle.port.revoke_all(handle.id);
-        let _ = handle.commands.send(Command::Destroy);
+        handle.commands.replace(Command::Destroy);
         // Either way the drop that follows does what is left: nothing when the thread has ended, else abandon.
         let _ = timeout_at(deadline, &mut handle.ended).await;
     }
 
-    /// Gives the instance up: every token is taken back now, destroy is queued, and the thread ends by itself, if it does.
+    /// Gives the instance up: every token is taken back now, batches that wait are dropped, destroy is queued, and the thread ends by itself, if it does.
     pub fn abandon(self) {
         drop(self);
     }
@@ -177,7 +178,7 @@ impl Drop for Handle {
             return;
         }
         self.port.revoke_all(self.id);
-        let _ = self.commands.send(Command::Destroy);
+        self.commands.replace(Command::Destroy);
     }
 }
 
@@ -211,15 +212,14 @@ struct Thread {
 unsafe impl Send for Thread {}
 
 impl Thread {
-    fn run(mut self, options: &str, started: oneshot::Sender<Verdicts>, inbox: &thread_mpsc::Receiver<Command>) {
+    fn run(mut self, options: &str, started: oneshot::Sender<Verdicts>, inbox: &Receiver<Command>) {
         match self.create(options) {
             Ok(()) => self.start(started),
             // Nobody listens any more when the start was given up; then there is nobody to tell.
             Err(verdict) => drop(started.send(Verdicts::all(verdict))),
         }
-        // Ends with Destroy, or when the host's end is gone.
-        while let Ok(command) = inbox.recv() {
-            match command {
+        loop {
+            match inbox.next() {
                 Command::Deliver { delivery, batch, timeout } => self.deliver(delivery, batch, timeout),
                 Command::Stop { deadline, reply } => self.stop(deadline, reply),
                 Command::Destroy => break,

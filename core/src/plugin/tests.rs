@@ -87,10 +87,13 @@ async fn a_verdict_after_abandon_is_late() {
 async fn a_hung_deliver_hurts_nobody_and_keeps_its_memory() {
     let (port, instance) = running("hangs").await;
     instance.deliver(1, batch(1), LONG);
-    instance.deliver(2, batch(1), LONG);
+    let waiting = batch(1);
+    let event = Arc::downgrade(&waiting[0].event);
+    instance.deliver(2, waiting, LONG);
     until(|| HUNG.lock().unwrap().contains(&port.output().to_owned())).await;
     instance.abandon();
     assert_eq!((port.abandoned_instances(), port.held_tokens()), (1, 1), "what is being read stays");
+    assert_eq!(event.strong_count(), 0, "what waits is let go");
     HUNG.lock().unwrap().retain(|output| output != port.output());
     until(|| port.abandoned_instances() == 0).await;
     assert_eq!((port.late_completions(), port.held_tokens()), (1, 0), "the second batch was never handed out");

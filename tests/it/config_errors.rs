@@ -184,6 +184,16 @@ const CASES: &[Case] = &[
     ),
     case(
         URI,
+        "\"mongodb://user:pa?ss@127.0.0.1/\"",
+        "config.toml:3:7: source.uri: not a MongoDB address: there is an @ behind the first ?, write ? in a user name or password as %3F and @ in an option as %40",
+    ),
+    case(
+        URI,
+        "\"mongodb://127.0.0.1/?authMechanismProperties=s3cret\"",
+        "config.toml:3:7: source.uri: not a MongoDB address: its options cannot be read; write authMechanismProperties as name:value, separated by commas",
+    ),
+    case(
+        URI,
         "\"mongodb://${TAILWATER_NO_SUCH}/\"",
         "config.toml:3:7: source.uri: environment variable TAILWATER_NO_SUCH is not set, set it or write \"$${\" for a literal \"${\"",
     ),

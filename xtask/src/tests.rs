@@ -1,6 +1,5 @@
 //! `cargo xtask test`: what the tests need, then all of them.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{mongod, progress, target_folder, workspace};
+use crate::{cargo, mongod, progress, target_folder, workspace};
 
 /// Builds the plugins written in C, finds a mongod, and runs the tests of every package with both.
 pub fn run(filter: Option<&str>) -> Result<()> {
@@ -17,9 +16,8 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     let mongod = mongod::find_or_fetch()?;
     progress(&format!("mongod: {}", mongod.display()));
     let c_plugins = build_c_plugins(&root)?;
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.current_dir(&root).args(["test", "--workspace", "--all-features", "--locked"]);
+    let mut command = cargo();
+    command.args(["test", "--workspace", "--all-features", "--locked"]);
     command.env("TAILWATER_MONGOD", &mongod).env("TAILWATER_C_PLUGINS", &c_plugins);
     if let Some(filter) = filter {
         command.args(["--", filter]);

@@ -3,6 +3,8 @@
 //! An event knows nothing of windows, lanes or outputs; the one thing it does for a window is to keep an account of the
 //! JSON it makes while it is in it.
 
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod id;
 pub mod json;
 mod key;

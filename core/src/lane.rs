@@ -474,3 +474,6 @@ impl Lane {
         Ended { output: self.config.name, unsettled: self.settle.unsettled(), durable: self.durable.place().clone() }
     }
 }
+
+#[cfg(test)]
+mod tests;

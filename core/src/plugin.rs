@@ -9,6 +9,7 @@ pub(crate) mod batch;
 pub mod config;
 pub(crate) mod descriptor;
 mod elf;
+mod exit;
 pub(crate) mod host;
 pub(crate) mod instance;
 pub(crate) mod loader;
@@ -21,6 +22,7 @@ pub(crate) mod verdict;
 
 pub use batch::Delivered;
 pub use descriptor::{Descriptor, Refusal};
+pub use exit::end_process;
 pub use instance::{Instance, StartError};
 pub use loader::{Library, LoadError, default_dir};
 pub use metrics::register_metrics;

@@ -124,7 +124,7 @@ impl Window {
         if !place.is_covered_since(&ring.floor) {
             return None;
         }
-        let start = ring.events.partition_point(|event| !place.is_behind(event.token(), event.id()));
+        let start = ring.events.partition_point(|event| !place.is_behind(event));
         if settle_in && start < ring.events.len() {
             let pending: usize = ring.events.range(start..).map(|event| event.bytes()).sum();
             if pending > self.bytes_max / 2 {
@@ -159,3 +159,6 @@ impl Window {
         self.ring.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
+
+#[cfg(test)]
+mod tests;

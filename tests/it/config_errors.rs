@@ -379,6 +379,40 @@ fn the_binary_says_each_in_one_line_and_ends_with_64() {
     }
 }
 
+/// What only a loaded plugin or a compiled query can tell; part of the one line that follows.
+const WITH_PLUGINS: &[(&str, &str)] = &[
+    ("plugin = \"nosuch\"", "outputs.live.plugin: no plugin \"nosuch\" in "),
+    (
+        "plugin = \"stdout\"\noptions = { pth = \"x\" }",
+        "outputs.live.options.pth: unknown option, did you mean \"path\"?",
+    ),
+    (
+        "plugin = \"stdout\"\noptions = { path = 5 }",
+        "outputs.live.options.path: 5 is not of types \"null\", \"string\"",
+    ),
+    ("plugin = \"stdout\"\noptions = { fsync = \"often\" }", "outputs.live.options.fsync: \"often\" is not valid"),
+    (
+        "plugin = \"stdout\"\nmatch = { a = { \"$near\" = 1 } }",
+        "outputs.live.match: compile match: unknown operator $near on the field a",
+    ),
+    (
+        "plugin = \"stdout\"\nmatch = { \"$nor\" = 1 }",
+        "outputs.live.match: compile match: unknown operator $nor at the top; did you mean $or?",
+    ),
+];
+
+#[test]
+fn what_a_plugin_or_a_query_refuses_is_one_line_too() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    for (output, part) in WITH_PLUGINS {
+        let right = RIGHT.replace("plugin = \"stdout\"", output);
+        let output = daemon::check(folder.path(), &format!("{right}[plugins]\ndir = {:?}\n", plugins_dir()));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), said.lines().count()), (Some(64), 1), "{right}: {said}");
+        assert!(said.contains(part), "expected {part}\nfound    {said}");
+    }
+}
+
 #[test]
 fn the_binary_accepts_the_right_one() {
     let folder = tempfile::tempdir().expect("temporary folder");

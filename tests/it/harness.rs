@@ -29,8 +29,13 @@ pub fn plugins_dir() -> PathBuf {
 /// A configuration with what every test needs: this server, all of database `shop`, a free admin port and the plugins of
 /// this build. `tables` is appended.
 pub fn config(mongod: &Mongod, tables: &str) -> String {
-    let (uri, plugins) = (mongod.uri(), plugins_dir());
+    config_of(&mongod.uri(), "watch = [\"shop.*\"]", tables)
+}
+
+/// The same with another address and other keys of `[source]`.
+pub fn config_of(uri: &str, source: &str, tables: &str) -> String {
+    let plugins = plugins_dir();
     format!(
-        "[source]\nuri = \"{uri}\"\nwatch = [\"shop.*\"]\n[admin]\nlisten = \"127.0.0.1:0\"\n[plugins]\ndir = {plugins:?}\n{tables}"
+        "[source]\nuri = \"{uri}\"\n{source}\n[admin]\nlisten = \"127.0.0.1:0\"\n[plugins]\ndir = {plugins:?}\n{tables}"
     )
 }

@@ -1,24 +1,21 @@
 //! `cargo xtask test`: what the tests need, then all of them.
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{cargo, mongod, progress, target_folder, workspace};
+use crate::{cargo, mongod, progress};
 
-/// Builds the plugins written in C, finds a mongod, and runs the tests of every package with both.
+/// Finds compilers for C and C++ and a mongod, and runs the tests of every package with them.
 pub fn run(filter: Option<&str>) -> Result<()> {
     let started = Instant::now();
-    let root = workspace();
+    check_compilers()?;
     let mongod = mongod::find_or_fetch()?;
     progress(&format!("mongod: {}", mongod.display()));
-    let c_plugins = build_c_plugins(&root)?;
     let mut command = cargo();
     command.args(["test", "--workspace", "--all-features", "--locked"]);
-    command.env("TAILWATER_MONGOD", &mongod).env("TAILWATER_C_PLUGINS", &c_plugins);
+    command.env("TAILWATER_MONGOD", &mongod);
     if let Some(filter) = filter {
         command.args(["--", filter]);
     }
@@ -29,24 +26,15 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// Compiles each `examples/c/*.c` against the committed header alone, as a plugin author would, into a folder that the
-/// loader accepts (not writable by others).
-fn build_c_plugins(root: &Path) -> Result<PathBuf> {
-    let folder = target_folder().join("c-plugins");
-    fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
-    let Ok(sources) = fs::read_dir(root.join("examples/c")) else { return Ok(folder) };
-    let sources = sources.filter_map(|entry| entry.ok().map(|entry| entry.path()));
-    for source in sources.filter(|path| path.extension().is_some_and(|extension| extension == "c")) {
-        let name = source.file_stem().context("file name")?.to_string_lossy().into_owned();
-        let library = folder.join(format!("libtailwater_{name}.so"));
-        progress(&format!("cc {}", source.strip_prefix(root).unwrap_or(&source).display()));
-        let mut cc = Command::new("cc");
-        cc.args(["-std=c11", "-O1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-pthread", "-I"]);
-        cc.arg(root.join("sdk/include")).arg(&source).arg("-o").arg(&library);
-        let missing =
-            "cc is not here, and the plugin in C needs it: install a C compiler (Debian, Ubuntu: apt-get install gcc)";
-        let status = cc.status().context(missing)?;
-        ensure!(status.success(), "cc failed on {}", source.display());
+/// The tests compile plugins in C, and the header as C++; without the compilers they would fail one by one, late.
+fn check_compilers() -> Result<()> {
+    for (compiler, packages) in [("cc", "gcc libc6-dev"), ("c++", "g++")] {
+        let output = Command::new(compiler).arg("--version").output().with_context(|| {
+            format!(
+                "the tests need {compiler}, which is not here: install it (Debian, Ubuntu: apt-get install {packages})"
+            )
+        })?;
+        ensure!(output.status.success(), "{compiler} --version: {}", output.status);
     }
-    Ok(folder)
+    Ok(())
 }

@@ -3,18 +3,22 @@
 use std::time::Duration;
 
 use bson::{Document, doc};
+use mongodb::error::Error;
 use mongodb::options::{
     Acknowledgment, CollectionOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
 };
 use mongodb::{Client, Collection};
 
 use crate::checkpoint::CheckpointError;
-use crate::source::error::one_line;
+use crate::source::error::{code, one_line};
 use crate::source::place::Place;
 use crate::source::scope::OWN_DATABASE;
 
 /// Longest wait for a majority to have a write.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The server's error code for a missing privilege.
+const UNAUTHORIZED: i32 = 13;
 
 /// Checkpoints of one deployment name.
 pub struct MongoDbStore {
@@ -43,9 +47,8 @@ impl MongoDbStore {
 
     /// See [`crate::checkpoint::Store::load`].
     pub async fn load(&self, output: &str) -> Result<Option<Place>, CheckpointError> {
-        let found = self.checkpoints.find_one(doc! { "_id": self.id(output) }).await.map_err(|error| {
-            CheckpointError::MongoDb { what: "read", output: output.to_owned(), reason: one_line(&error) }
-        })?;
+        let found = self.checkpoints.find_one(doc! { "_id": self.id(output) }).await;
+        let found = found.map_err(|error| failed("read", output, &error))?;
         let Some(found) = found else { return Ok(None) };
         let damaged = |error| CheckpointError::Damaged { output: output.to_owned(), error };
         let stored = found
@@ -59,10 +62,14 @@ impl MongoDbStore {
         // $$NOW is the server's clock: instances need not agree on the time.
         let update = vec![doc! { "$set": { "place": { "$literal": place.to_document() }, "updatedAt": "$$NOW" } }];
         let written = self.checkpoints.update_one(doc! { "_id": self.id(output) }, update).upsert(true).await;
-        written.map(|_| ()).map_err(|error| CheckpointError::MongoDb {
-            what: "write",
-            output: output.to_owned(),
-            reason: one_line(&error),
-        })
+        written.map(|_| ()).map_err(|error| failed("write", output, &error))
     }
+}
+
+fn failed(what: &'static str, output: &str, error: &Error) -> CheckpointError {
+    let advice = match code(error) {
+        Some(UNAUTHORIZED) => "; grant the user readWrite on tailwater, or set checkpoint.store = \"file\"",
+        _ => "",
+    };
+    CheckpointError::MongoDb { what, output: output.to_owned(), reason: one_line(error) + advice }
 }

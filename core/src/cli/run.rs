@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,9 +13,13 @@ use crate::admin::{self, AdminState, Readiness, SharedRegistry};
 use crate::config::Config;
 use crate::output::{PreparedOutput, prepare_all};
 use crate::pipeline::{self, PipelineMetrics};
-use crate::plugin::register_metrics;
+use crate::plugin::{end_process, register_metrics};
 
-/// Runs until SIGTERM or SIGINT, then drains; a second signal ends the process at once. The log must be set up.
+/// Signals within this time count as one.
+const SAME_SIGNAL: Duration = Duration::from_millis(100);
+
+/// Runs until SIGTERM or SIGINT, then drains and ends the process; a second signal ends it at once. Returns only where nothing
+/// was started. The log must be set up.
 pub fn run(config: Config) -> ExitCode {
     let outputs = match prepare_all(&config) {
         Ok(outputs) => outputs,
@@ -32,14 +37,11 @@ pub fn run(config: Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(serve(config, outputs));
-    // Plugins' threads may still run: nothing of the process is torn down under them, and nothing is waited for.
-    runtime.shutdown_background();
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
+    match runtime.block_on(serve(config, outputs)) {
+        Ok(()) => end_process(0),
         Err(message) => {
             error!("{message}");
-            ExitCode::FAILURE
+            end_process(1)
         }
     }
 }
@@ -94,14 +96,17 @@ fn stop_signal() -> Result<StopSignal, String> {
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let (sender, asked) = tokio::sync::watch::channel(false);
     tokio::spawn(async move {
+        let mut first: Option<Instant> = None;
         loop {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            if sender.send_replace(true) {
+            sender.send_replace(true);
+            // A terminal or a supervisor that signals the process and its group sends two at once and means one.
+            if first.get_or_insert_with(Instant::now).elapsed() > SAME_SIGNAL {
                 warn!("second signal, stopping at once");
-                std::process::exit(1);
+                end_process(1);
             }
         }
     });

@@ -28,11 +28,18 @@ pub struct Durable {
     /// All events before this ticket are behind the durable place.
     ticket: Ticket,
     place: Place,
-    saving: Option<(JoinHandle<Result<(), CheckpointError>>, Ticket, Place)>,
+    saving: Option<Saving>,
     /// No write before this.
     not_before: Instant,
     saved_at: Instant,
     failures: u32,
+}
+
+/// A write under way, and what is durable once it has succeeded.
+struct Saving {
+    task: JoinHandle<Result<(), CheckpointError>>,
+    ticket: Ticket,
+    place: Place,
 }
 
 impl Durable {
@@ -88,18 +95,17 @@ impl Durable {
         let (store, output, place) = (Arc::clone(store), self.output.clone(), settle.low_water().clone());
         let saved = place.clone();
         let task = tokio::spawn(async move { store.save(&output, &place).await });
-        self.saving = Some((task, settle.first_unsettled(), saved));
+        self.saving = Some(Saving { task, ticket: settle.first_unsettled(), place: saved });
     }
 
     /// Waits for the write under way; forever where there is none. Cancel-safe. True = it is durable now.
     pub async fn saved(&mut self) -> bool {
-        let Some((task, ticket, place)) = &mut self.saving else { return std::future::pending().await };
-        let result = match task.await {
+        let Some(saving) = &mut self.saving else { return std::future::pending().await };
+        let result = match (&mut saving.task).await {
             Ok(result) => result.map_err(|e| e.to_string()),
             Err(error) => Err(format!("write checkpoint of {}: {error}", self.output)),
         };
-        let (ticket, place) = (*ticket, place.clone());
-        self.saving = None;
+        let Some(Saving { ticket, place, .. }) = self.saving.take() else { return false };
         self.saved_at = Instant::now();
         match result {
             Ok(()) => {

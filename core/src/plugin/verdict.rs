@@ -91,9 +91,8 @@ impl Verdicts {
         let completion = unsafe { completion.read_unaligned() };
         // SAFETY: the message is lent for this call.
         let default = unsafe { copy_verdict(completion.verdict, completion.retry_after_ms, completion.message) };
-        let pause_output = (completion.flags & TW_COMPLETE_PAUSE_OUTPUT != 0
-            && matches!(default, Verdict::Retry { .. }))
-        .then(|| capped(completion.retry_after_ms));
+        let pauses = completion.flags & TW_COMPLETE_PAUSE_OUTPUT != 0;
+        let pause_output = pauses.then(|| capped(completion.retry_after_ms));
         let mut verdicts = Self { default, overrides: Vec::new(), pause_output };
         if completion.results.is_null() || completion.result_count == 0 {
             return verdicts;

@@ -12,6 +12,9 @@ const PASSING: [i32; 27] = [
     280, 260, 50810, 50811, 11601,
 ];
 
+/// What to do when the server does not know the user.
+const AUTHENTICATION: &str = "; check user, password and authSource in source.uri";
+
 /// Why the source cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -93,7 +96,8 @@ pub fn explain(error: &Error, what: &str, place: &str) -> SourceError {
     let advice = match code(error) {
         Some(40573) => "; change streams need a replica set: start mongod with --replSet and run rs.initiate() once",
         Some(13) => "; grant the user find and changeStream on what is watched (the role readAnyDatabase has both)",
-        Some(18) => "; check user, password and authSource in source.uri",
+        Some(18) => AUTHENTICATION,
+        None if matches!(error.kind.as_ref(), ErrorKind::Authentication { .. }) => AUTHENTICATION,
         Some(10334) => {
             "; an event is larger than 16 MiB: leave out full_document or full_document_before_change, or project it \
              smaller in source.pipeline"
@@ -111,7 +115,12 @@ pub fn explain(error: &Error, what: &str, place: &str) -> SourceError {
 /// The driver's words without its decoration, on one line.
 pub fn one_line(error: &Error) -> String {
     let text = match error.kind.as_ref() {
-        ErrorKind::Command(command) => format!("{} (code {}, {})", command.message, command.code, command.code_name),
+        ErrorKind::Command(command) => {
+            // "not authorized on shop to execute command { … }": the whole command, session and signature included, says
+            // nothing more.
+            let message = command.message.split(" to execute command {").next().unwrap_or_default();
+            format!("{message} (code {}, {})", command.code, command.code_name)
+        }
         kind => kind.to_string(),
     };
     text.split_whitespace().collect::<Vec<_>>().join(" ")

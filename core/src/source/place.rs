@@ -3,11 +3,12 @@
 //! Every stream opens by the time of its place (`startAtOperationTime`, inclusive) and drops what [`Place::is_behind`]
 //! says is not new. What cannot be placed exactly counts as still to come: delivered again, never skipped.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use bson::{Bson, Document, RawDocumentBuf, doc};
 
-use crate::event::EventId;
+use crate::event::{Event, EventId};
 use crate::source::token::{Position, Timestamp64, Token, TokenError};
 
 /// Where reading starts or has come to.
@@ -42,15 +43,15 @@ impl Place {
         }
     }
 
-    /// True when an event, given by token and id, is still to come for a reader at this place.
-    pub fn is_behind(&self, token: &Token, id: &EventId) -> bool {
+    /// True when the event is still to come for a reader at this place.
+    pub fn is_behind(&self, event: &Event) -> bool {
         match self {
-            Place::From(time) => token.position().time >= *time,
-            Place::After(place) => token.is_after(place),
-            Place::AfterId(place) => match token.position().cmp(&id_position(place)) {
-                std::cmp::Ordering::Less => false,
-                std::cmp::Ordering::Equal => id != place,
-                std::cmp::Ordering::Greater => true,
+            Place::From(time) => event.token().position().time >= *time,
+            Place::After(place) => event.token().is_after(place),
+            Place::AfterId(place) => match event.token().position().cmp(&place.position()) {
+                Ordering::Less => false,
+                Ordering::Equal => event.id() != place,
+                Ordering::Greater => true,
             },
         }
     }
@@ -64,8 +65,8 @@ impl Place {
             (Place::After(here), Place::After(there)) => {
                 here.position() > there.position() || (here.format() == there.format() && !there.is_after(here))
             }
-            (Place::After(here), Place::AfterId(there)) => here.position() > id_position(there),
-            (Place::AfterId(here), there) => id_position(here) > there.position(),
+            (Place::After(here), Place::AfterId(there)) => here.position() > there.position(),
+            (Place::AfterId(here), there) => here.position() > there.position(),
         }
     }
 
@@ -74,7 +75,7 @@ impl Place {
         match self {
             Place::From(time) => Position { time: *time, txn_op_index: 0 },
             Place::After(token) => token.position(),
-            Place::AfterId(id) => id_position(id),
+            Place::AfterId(id) => id.position(),
         }
     }
 
@@ -112,10 +113,6 @@ impl Place {
     }
 }
 
-fn id_position(id: &EventId) -> Position {
-    id.position()
-}
-
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time: bson::Timestamp = self.time().into();
@@ -126,5 +123,80 @@ impl fmt::Display for Place {
             }
             Place::AfterId(id) => write!(f, "after event {id}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::fixture::{event, mark_data, token, token_data};
+
+    fn at(seconds: u32, increment: u32) -> Timestamp64 {
+        bson::Timestamp { time: seconds, increment }.into()
+    }
+
+    /// One place of each kind around the second 100.
+    fn places() -> Vec<Place> {
+        let event = event(&token_data(100, 1, 2), Some(1), 0);
+        vec![
+            Place::From(at(100, 0)),
+            Place::From(at(100, 1)),
+            Place::After(token(&mark_data(100, 1))),
+            Place::After(token(&token_data(100, 1, 0))),
+            Place::AfterId(*event.id()),
+            Place::After(event.token().clone()),
+            Place::AfterId(EventId::at(at(100, 2))),
+            Place::From(at(100, 2)),
+            Place::After(token(&token_data(101, 1, 0))),
+        ]
+    }
+
+    #[test]
+    fn what_is_still_to_come() {
+        let all: Vec<_> = [(99, 9, 0), (100, 1, 0), (100, 1, 2), (100, 1, 3), (100, 2, 0), (101, 1, 0), (101, 1, 1)]
+            .map(|(seconds, increment, index)| event(&token_data(seconds, increment, index), Some(1), 0))
+            .into();
+        // How many of those are behind each place: all but the first, … ; (100, 1, 2) is the event of the id.
+        let expected = [6, 6, 6, 5, 4, 4, 3, 3, 1];
+        for (place, expected) in places().iter().zip(expected) {
+            let to_come = all.iter().filter(|event| place.is_behind(event)).count();
+            assert_eq!(to_come, expected, "{place}");
+        }
+    }
+
+    #[test]
+    fn another_event_at_the_position_of_an_id_is_still_to_come() {
+        let (seen, other) = (event(&token_data(100, 1, 2), Some(1), 0), event(&token_data(100, 1, 2), Some(2), 0));
+        let place = Place::AfterId(*seen.id());
+        assert!(!place.is_behind(&seen) && place.is_behind(&other));
+    }
+
+    #[test]
+    fn covered_means_that_nothing_is_missed() {
+        let mut events = Vec::new();
+        for (seconds, increment) in [(99, 1), (100, 0), (100, 1), (100, 2), (101, 1), (102, 1)] {
+            for index in 0..4 {
+                events.push(event(&token_data(seconds, increment, index), Some(1), 0));
+                events.push(event(&token_data(seconds, increment, index), Some(2), 0));
+            }
+        }
+        for here in places() {
+            for earlier in places() {
+                if here.is_covered_since(&earlier) {
+                    let missed = events.iter().find(|event| here.is_behind(event) && !earlier.is_behind(event));
+                    assert!(missed.is_none(), "{here} covered since {earlier}, but not {missed:?}");
+                }
+            }
+            assert!(here.is_covered_since(&here) || matches!(here, Place::AfterId(_)), "{here}");
+        }
+    }
+
+    #[test]
+    fn a_stored_place_is_read_back() {
+        for place in places() {
+            assert_eq!(Place::from_document(&place.to_document()).expect("readable"), place);
+        }
+        let error = Place::from_document(&doc! { "unto": 1, "x": 2 }).expect_err("not a place").to_string();
+        assert_eq!(error, "not a stored place: expected one of from, after, afterId, found [unto, x]");
     }
 }

@@ -237,7 +237,7 @@ impl ChangeStream {
                 // Also one that was seen before: opened by time, the stream ends here again.
                 self.invalidated = Some(event.token().clone());
             }
-            if skipping && !self.place.is_behind(event.token(), event.id()) {
+            if skipping && !self.place.is_behind(&event) {
                 continue;
             }
             skipping = false;

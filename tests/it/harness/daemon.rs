@@ -74,6 +74,43 @@ impl Daemon {
         Some(Answer { status: head.split(' ').nth(1)?.parse().ok()?, body: body.to_owned() })
     }
 
+    /// True while `output` is in this state, in the metrics' words.
+    pub fn is_in_state(&self, output: &str, state: &str) -> bool {
+        self.metric("tailwater_output_state", &[("output", output), ("state", state)]) == Some(1.0)
+    }
+
+    /// Its memory now, as the kernel counts it.
+    pub fn memory(&self) -> Memory {
+        let path = format!("/proc/{}/status", self.process.id());
+        let status = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {path}: {error}"));
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line of /proc/…/status");
+            line.trim().trim_end_matches(" kB").parse::<u64>().expect("kilobytes") * 1024
+        };
+        Memory { resident: field("VmRSS:"), anonymous: field("RssAnon:"), resident_max: field("VmHWM:") }
+    }
+
+    /// True when a line of the log contains all of `words`.
+    pub fn has_logged(&self, words: &[&str]) -> bool {
+        self.log().iter().any(|line| words.iter().all(|word| line.contains(word)))
+    }
+
+    /// True while the process has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.process.try_wait().expect("wait for tailwater").is_none()
+    }
+
+    /// Waits until the process has ended by itself. Panics after `deadline`.
+    pub async fn wait_until_ended(&mut self, deadline: Duration) -> ExitStatus {
+        let mut ended = None;
+        eventually("tailwater has ended by itself", deadline, || {
+            ended = self.process.try_wait().expect("wait for tailwater");
+            ended.is_some()
+        })
+        .await;
+        ended.expect("just seen")
+    }
+
     /// The log so far.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().expect("log").clone()
@@ -90,13 +127,7 @@ impl Daemon {
         let id = self.process.id().to_string();
         let sent = Command::new("kill").args(["-TERM", &id]).status().expect("kill");
         assert!(sent.success(), "kill -TERM {id}: {sent}");
-        let mut ended = None;
-        eventually("tailwater has ended after SIGTERM", deadline, || {
-            ended = self.process.try_wait().expect("wait for tailwater");
-            ended.is_some()
-        })
-        .await;
-        ended.expect("just seen")
+        self.wait_until_ended(deadline).await
     }
 
     /// Where the admin port is, once the log has said so.
@@ -115,6 +146,17 @@ impl Drop for Daemon {
             eprintln!("--- log of tailwater\n{}\n---", self.log().join("\n"));
         }
     }
+}
+
+/// Bytes of memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Resident, pages of the executable and its libraries included.
+    pub resident: u64,
+    /// Resident and not backed by a file: heap and stacks.
+    pub anonymous: u64,
+    /// The most that was ever resident.
+    pub resident_max: u64,
 }
 
 /// What the admin port said.

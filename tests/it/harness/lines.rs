@@ -16,11 +16,27 @@ impl Lines {
         Lines { path: path.as_ref().to_owned() }
     }
 
-    /// Every whole event in the file, in order, repeats included. A line that was torn by `kill -9` is not an event: it was
-    /// never acknowledged and comes again.
-    pub fn events(&self) -> Vec<Value> {
+    /// How long the file is now.
+    pub fn bytes(&self) -> u64 {
+        std::fs::metadata(&self.path).map_or(0, |metadata| metadata.len())
+    }
+
+    /// Every whole event in the file, in order, repeats included, with the offset of its line. A line that was torn by
+    /// `kill -9` is not an event: it was never acknowledged and comes again.
+    pub fn events_at(&self) -> Vec<(u64, Value)> {
         let bytes = std::fs::read(&self.path).unwrap_or_default();
-        bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
+        let mut offset = 0;
+        let event = |line: &[u8]| {
+            let start = offset;
+            offset += line.len() as u64 + 1;
+            serde_json::from_slice(line).ok().map(|event| (start, event))
+        };
+        bytes.split(|byte| *byte == b'\n').filter_map(event).collect()
+    }
+
+    /// The same without offsets.
+    pub fn events(&self) -> Vec<Value> {
+        self.events_at().into_iter().map(|(_, event)| event).collect()
     }
 
     /// The events without those whose id was there before.

@@ -19,8 +19,9 @@ pub struct Mongod {
     process: Child,
     port: u16,
     client: Client,
+    arguments: Vec<String>,
     // Dropped after `drop` has ended the process that writes into it.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Mongod {
@@ -31,17 +32,23 @@ impl Mongod {
 
     /// The same with arguments of the test's own, such as `["--oplogSize", "990"]` or `["--setParameter", "…"]`.
     pub async fn start_with(arguments: &[&str]) -> Mongod {
+        let mongod = Mongod::start_bare(&[&["--replSet", "rs0"], arguments].concat()).await;
+        mongod.initiate().await;
+        mongod
+    }
+
+    /// One that is in no replica set, or in one that is not initiated: only `arguments` decide.
+    pub async fn start_bare(arguments: &[&str]) -> Mongod {
         let binary = binary();
+        let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         // Between finding a free port and mongod binding it, another process may take it.
         for _ in 0..5 {
             let port = free_port();
             let folder = tempfile::tempdir().expect("temporary folder");
-            let mut process = spawn(&binary, port, folder.path(), arguments);
+            let mut process = spawn(&binary, port, folder.path(), &arguments);
             if wait_for_socket(&mut process, port).await {
                 let client = direct_client(port).await;
-                let mut mongod = Mongod { process, port, client, _folder: folder };
-                mongod.initiate().await;
-                return mongod;
+                return Mongod { process, port, client, arguments, folder };
             }
             let log = std::fs::read_to_string(folder.path().join("mongod.log")).unwrap_or_default();
             assert!(log.contains("Address already in use"), "mongod did not start: {}", tail(&log));
@@ -54,17 +61,47 @@ impl Mongod {
         format!("mongodb://127.0.0.1:{}/?replicaSet=rs0", self.port)
     }
 
+    /// The port it listens on, at 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `kill -9`, and waits until the process is gone. Its data stay.
+    pub fn kill9(&mut self) {
+        self.process.kill().expect("kill mongod");
+        self.process.wait().expect("wait for mongod");
+    }
+
+    /// Starts it again on the same port and data, and waits until it is primary.
+    pub async fn start_again(&mut self) {
+        let started = Instant::now();
+        loop {
+            self.process = spawn(&binary(), self.port, self.folder.path(), &self.arguments);
+            if wait_for_socket(&mut self.process, self.port).await {
+                break;
+            }
+            // The port may still be in the hands of the one that was killed.
+            assert!(started.elapsed() < START_MAX, "mongod does not start again within {START_MAX:?}");
+        }
+        self.client = direct_client(self.port).await;
+        self.wait_until_primary().await;
+    }
+
     /// A client of the test's own.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    async fn initiate(&mut self) {
+    async fn initiate(&self) {
         let member = doc! { "_id": 0, "host": format!("127.0.0.1:{}", self.port) };
         let admin = self.client.database("admin");
         let config = doc! { "_id": "rs0", "members": [member] };
         admin.run_command(doc! { "replSetInitiate": config }).await.expect("replSetInitiate");
-        let started = Instant::now();
+        self.wait_until_primary().await;
+    }
+
+    async fn wait_until_primary(&self) {
+        let (started, admin) = (Instant::now(), self.client.database("admin"));
         loop {
             let hello = admin.run_command(doc! { "hello": 1 }).await.expect("hello");
             if hello.get_bool("isWritablePrimary").unwrap_or(false) {
@@ -96,9 +133,9 @@ fn binary() -> PathBuf {
     )
 }
 
-fn spawn(binary: &Path, port: u16, folder: &Path, arguments: &[&str]) -> Child {
+fn spawn(binary: &Path, port: u16, folder: &Path, arguments: &[String]) -> Child {
     let mut command = Command::new(binary);
-    command.args(["--replSet", "rs0", "--bind_ip", "127.0.0.1", "--nounixsocket", "--port", &port.to_string()]);
+    command.args(["--bind_ip", "127.0.0.1", "--nounixsocket", "--port", &port.to_string()]);
     command.arg("--dbpath").arg(folder).arg("--logpath").arg(folder.join("mongod.log"));
     command.args(["--wiredTigerCacheSizeGB", "0.25", "--setParameter", "diagnosticDataCollectionEnabled=false"]);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -21,6 +21,9 @@ pub struct Options {
     /// `slow`: how long each batch takes, in milliseconds.
     #[serde(default)]
     pub delay_ms: u64,
+    /// `slow`: every second batch takes four times as long, so that later ones end before it.
+    #[serde(default)]
+    pub uneven: bool,
 }
 
 /// What goes wrong. "Once" means once per `path`, also over restarts: a file `<path>.fault` says that it has happened.
@@ -36,7 +39,7 @@ pub enum Mode {
     PanicOnce,
     /// Each token is completed a second time.
     DoubleVerdict,
-    /// The first batch of each instance is written, but its verdict is kept until the instance was stopped.
+    /// The first batch is written, but its verdict is kept until the instance was stopped, once.
     VerdictAfterStop,
     /// `deliver` never ends, once.
     Hang,

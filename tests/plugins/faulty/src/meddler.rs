@@ -82,11 +82,17 @@ unsafe extern "C" fn create(args: *const tw_create_args, out: *mut *mut tw_insta
     let create = functions::<Faulty>().create.expect("the SDK offers create");
     // SAFETY: the daemon's arguments, and a table that outlives the instance.
     let status = unsafe { create(&args, out) };
-    if status == TW_OK && options["mode"] == "verdict_after_stop" {
+    if status == TW_OK && options["mode"] == "verdict_after_stop" && first_time(&options) {
         // SAFETY: written by `create`.
         kept().get_or_insert_default().ctx.insert(unsafe { *out } as usize, host.ctx);
     }
     status
+}
+
+/// True once per `path`, as in [`Faulty`].
+fn first_time(options: &Value) -> bool {
+    let path = options["path"].as_str().unwrap_or_default();
+    std::fs::OpenOptions::new().write(true).create_new(true).open(format!("{path}.fault")).is_ok()
 }
 
 unsafe extern "C" fn deliver(instance: *mut tw_instance, batch: *const tw_batch, token: u64) -> tw_status {

@@ -4,7 +4,10 @@ use std::{
     fs::{File, OpenOptions},
     io::Write,
     path::PathBuf,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,6 +19,8 @@ use crate::config::{Mode, Options};
 pub struct Faulty {
     options: Options,
     record: Mutex<File>,
+    /// Batches in the mode `slow`.
+    batches: AtomicU32,
 }
 
 impl Output for Faulty {
@@ -34,7 +39,7 @@ impl Output for Faulty {
 
     async fn start(options: Options, _: Context) -> Result<Self, StartError> {
         let record = OpenOptions::new().append(true).create(true).open(&options.path)?;
-        Ok(Self { options, record: Mutex::new(record) })
+        Ok(Self { options, record: Mutex::new(record), batches: AtomicU32::new(0) })
     }
 
     async fn deliver(&self, batch: &Batch) -> Result<(), DeliverError> {
@@ -44,7 +49,7 @@ impl Output for Faulty {
             Mode::PanicOnce if self.first_time()? => panic!("the fault that was asked for"),
             Mode::Hang if self.first_time()? => std::future::pending::<()>().await,
             Mode::Fatal => return Err(DeliverError::fatal("the fault that was asked for")),
-            Mode::Slow => tokio::time::sleep(Duration::from_millis(self.options.delay_ms)).await,
+            Mode::Slow => tokio::time::sleep(self.delay()).await,
             Mode::RejectMatching => return self.reject_matching(batch),
             _ => {}
         }
@@ -53,6 +58,12 @@ impl Output for Faulty {
 }
 
 impl Faulty {
+    fn delay(&self) -> Duration {
+        let delay = Duration::from_millis(self.options.delay_ms);
+        let batch = self.batches.fetch_add(1, Ordering::Relaxed);
+        if self.options.uneven && batch % 2 == 0 { delay * 4 } else { delay }
+    }
+
     fn reject_matching(&self, batch: &Batch) -> Result<(), DeliverError> {
         let text = self.options.text.as_deref().unwrap_or_default();
         let mut verdicts = Verdicts::new(Verdict::Ack);

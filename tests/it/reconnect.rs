@@ -1,0 +1,90 @@
+//! The server goes away and comes back, or kills the cursor: delivery goes on by itself, nothing is missing, in order per
+//! document.
+
+use std::time::Duration;
+
+use bson::{Document, doc};
+use futures::TryStreamExt;
+
+use crate::harness::{Daemon, Lines, Mongod, config, eventually};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const OUTPUT: &str = "[checkpoint]\ninterval = \"50ms\"\n\
+    [outputs.all]\nplugin = \"stdout\"\noptions = { path = \"all.jsonl\" }\n";
+
+async fn insert(mongod: &Mongod, from: i64) {
+    let orders = mongod.client().database("shop").collection::<Document>("orders");
+    orders.insert_many((from..from + 100).map(|id| doc! { "_id": id })).await.expect("insert");
+}
+
+async fn has(lines: &Lines, events: i64) {
+    eventually(&format!("{events} events"), DEADLINE, || lines.first_occurrences().len() as i64 >= events).await;
+    let keys: Vec<i64> =
+        lines.first_occurrences().iter().map(|event| event["documentKey"]["_id"].as_i64().expect("a number")).collect();
+    assert_eq!(keys, (0..events).collect::<Vec<_>>());
+}
+
+fn reopened(daemon: &Daemon) -> f64 {
+    daemon.metric("tailwater_source_reopened_total", &[]).expect("a counter from the first moment")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_killed_and_came_back_costs_nothing() {
+    let mut mongod = Mongod::start().await;
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let lines = Lines::new(folder.path().join("all.jsonl"));
+    let mut daemon = Daemon::start(folder.path(), &config(&mongod, OUTPUT)).await;
+    insert(&mongod, 0).await;
+    has(&lines, 100).await;
+
+    for round in 1..=2 {
+        let before = reopened(&daemon);
+        mongod.kill9();
+        eventually("the daemon has noticed", DEADLINE, || daemon.has_logged(&["WARN", "opening it again"])).await;
+        assert_eq!(daemon.get("/healthz").map(|answer| answer.status), Some(200));
+        mongod.start_again().await;
+        insert(&mongod, round * 100).await;
+        has(&lines, (round + 1) * 100).await;
+        assert!(reopened(&daemon) > before, "the stream was opened again");
+    }
+    assert!(daemon.is_running());
+    assert_eq!(lines.events().len(), 300, "opening again in the same process repeats nothing");
+    assert!(daemon.terminate_and_wait(DEADLINE).await.success());
+}
+
+/// The cursors of the daemon's change streams, idle or in use.
+async fn daemons_cursors(mongod: &Mongod) -> Vec<i64> {
+    let current = doc! { "$currentOp": { "allUsers": true, "idleCursors": true } };
+    let own = doc! { "$match": { "appName": "tailwater", "cursor.tailable": true } };
+    let operations = mongod.client().database("admin").aggregate([current, own]).await.expect("$currentOp");
+    let operations: Vec<Document> = operations.try_collect().await.expect("$currentOp");
+    operations.iter().filter_map(|operation| operation.get_document("cursor").ok()?.get_i64("cursorId").ok()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_cursor_and_killed_sessions_cost_nothing() {
+    let mongod = Mongod::start().await;
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let lines = Lines::new(folder.path().join("all.jsonl"));
+    let daemon = Daemon::start(folder.path(), &config(&mongod, OUTPUT)).await;
+    insert(&mongod, 0).await;
+    has(&lines, 100).await;
+
+    let cursors = daemons_cursors(&mongod).await;
+    assert!(!cursors.is_empty(), "the daemon has a cursor");
+    let before = reopened(&daemon);
+    let kill = doc! { "killCursors": "$cmd.aggregate", "cursors": cursors.clone() };
+    let killed = mongod.client().database("shop").run_command(kill).await.expect("killCursors");
+    assert_eq!(killed.get_array("cursorsKilled").expect("cursorsKilled").len(), cursors.len(), "{killed}");
+    insert(&mongod, 100).await;
+    has(&lines, 200).await;
+    eventually("the stream was opened again", DEADLINE, || reopened(&daemon) > before).await;
+
+    let before = reopened(&daemon);
+    mongod.client().database("admin").run_command(doc! { "killAllSessions": [] }).await.expect("killAllSessions");
+    insert(&mongod, 200).await;
+    has(&lines, 300).await;
+    eventually("the stream was opened again", DEADLINE, || reopened(&daemon) > before).await;
+    assert_eq!(lines.events().len(), 300, "opening again in the same process repeats nothing");
+    assert!(daemon.terminate_and_wait(DEADLINE).await.success());
+}

@@ -1,12 +1,11 @@
 //! `cargo xtask test`: what the tests need, then all of them.
 
-use std::env;
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{mongod, progress, workspace};
+use crate::{cargo, mongod, progress};
 
 /// Finds compilers for C and C++ and a mongod, and runs the tests of every package with them.
 pub fn run(filter: Option<&str>) -> Result<()> {
@@ -14,9 +13,8 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     check_compilers()?;
     let mongod = mongod::find_or_fetch()?;
     progress(&format!("mongod: {}", mongod.display()));
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.current_dir(workspace()).args(["test", "--workspace", "--all-features", "--locked"]);
+    let mut command = cargo();
+    command.args(["test", "--workspace", "--all-features", "--locked"]);
     command.env("TAILWATER_MONGOD", &mongod);
     if let Some(filter) = filter {
         command.args(["--", filter]);

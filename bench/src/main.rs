@@ -1,2 +1,44 @@
-//! placeholder
-fn main() {}
+//! The benchmarks. `cargo xtask bench` builds everything they need and starts this binary; `bare` is one of the contenders, a
+//! process of its own.
+
+mod bare;
+mod contender;
+mod daemon;
+mod load;
+mod mongod;
+mod process;
+mod report;
+mod statistics;
+mod stream;
+mod tail;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "Tailwater's benchmarks; start them with `cargo xtask bench`")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Speed, CPU and memory from the change stream to a plugin's acknowledgement, against bare loops
+    Tail(tail::Arguments),
+    /// The bare loop: reads raw batches and counts their documents
+    Bare(bare::Arguments),
+}
+
+fn main() -> anyhow::Result<()> {
+    // One thread: the cheapest there is, and the harness must not compete with what it measures.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match Arguments::parse().command {
+        Command::Tail(arguments) => runtime.block_on(tail::run(arguments)),
+        Command::Bare(arguments) => runtime.block_on(bare::run(arguments)),
+    }
+}
+
+/// One line of progress, apart from the table.
+fn progress(line: &str) {
+    eprintln!("bench: {line}");
+}

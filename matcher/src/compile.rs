@@ -2,7 +2,7 @@
 
 use bson::{Bson, Document, RawBson};
 
-use crate::{Expression, In, Path};
+use crate::{Expression, In, Path, number::Number, value::Literal};
 
 /// Operators that stand in the place of a field.
 const LOGICAL: [&str; 2] = ["$and", "$or"];
@@ -109,11 +109,11 @@ fn list(operator: &str, value: &Bson, level: usize) -> Result<Vec<Expression>, M
 /// One field of a query: an equality, or a document of operators.
 fn field(path: &str, value: &Bson, all: &mut Vec<Expression>) -> Result<(), MatchError> {
     let Bson::Document(operators) = value else {
-        all.push(Expression::Equal(Path::new(path), literal(path, value)?));
+        all.push(Expression::Equal(Path::new(path), Literal::new(literal(path, value)?)));
         return Ok(());
     };
     if !operators.keys().next().is_some_and(|name| name.starts_with('$')) || is_reference(operators) {
-        all.push(Expression::Equal(Path::new(path), literal(path, value)?));
+        all.push(Expression::Equal(Path::new(path), Literal::new(literal(path, value)?)));
         return Ok(());
     }
     for (operator, operand) in operators {
@@ -128,7 +128,7 @@ fn is_reference(value: &Document) -> bool {
 }
 
 fn comparison(path: &str, operator: &str, operand: &Bson) -> Result<Expression, MatchError> {
-    let equal = || Ok(Expression::Equal(Path::new(path), literal(path, operand)?));
+    let equal = || Ok(Expression::Equal(Path::new(path), Literal::new(literal(path, operand)?)));
     let negated = |expression| Expression::Not(Box::new(expression));
     match operator {
         "$eq" => equal(),
@@ -158,8 +158,8 @@ fn within(path: &str, operator: &str, operand: &Bson) -> Result<Expression, Matc
         }
         match literal(path, item)? {
             RawBson::Null => values.null = true,
-            RawBson::String(text) | RawBson::Symbol(text) => values.strings.push(text),
-            other => values.others.push(other),
+            RawBson::String(text) | RawBson::Symbol(text) => values.strings.push(text.into_bytes().into()),
+            other => values.others.push(Literal::new(other)),
         }
     }
     values.strings.sort_unstable();
@@ -185,8 +185,7 @@ fn is_true(value: &Bson) -> bool {
         Bson::Int32(n) => *n != 0,
         Bson::Int64(n) => *n != 0,
         Bson::Double(n) => *n != 0.0,
-        Bson::Decimal128(_) => RawBson::try_from(value.clone())
-            .is_ok_and(|n| !crate::value::equal(n.as_raw_bson_ref(), bson::RawBsonRef::Int32(0))),
+        Bson::Decimal128(n) => Number::of_decimal(n.bytes()) != Number::Int(0),
         _ => true,
     }
 }

@@ -1,18 +1,21 @@
 //! MongoDB's query language over raw BSON, with the server's own answers. Pure: no IO, no clock.
 //!
 //! Reading order: [`Matcher`] here, `compile` (from a query to expressions), `path` (how a dotted path walks through
-//! documents and arrays), `value` (when two values are equal), [`number`]. The oracle is a real mongod: `tests/oracle/` has
-//! the script that asks it and its answers.
+//! documents and arrays), `value` (when two values are equal), [`number`], [`raw`] (elements of raw BSON). The oracle is a real
+//! mongod: `tests/oracle/` has the script that asks it and its answers.
 
 mod compile;
 pub mod number;
 mod path;
+pub mod raw;
 mod value;
 
-use bson::{Document, RawBson, RawDocument};
+use bson::{Document, RawDocument};
 
 pub use compile::MatchError;
 use path::Path;
+use raw::{Value, kind};
+use value::Literal;
 
 /// A compiled query.
 #[derive(Clone, Debug)]
@@ -27,7 +30,7 @@ enum Expression {
     And(Vec<Expression>),
     Or(Vec<Expression>),
     Not(Box<Expression>),
-    Equal(Path, RawBson),
+    Equal(Path, Literal),
     In(Path, In),
     Exists(Path),
 }
@@ -36,9 +39,9 @@ enum Expression {
 #[derive(Clone, Debug, Default)]
 struct In {
     /// Strings, sorted, to be found by bisection.
-    strings: Vec<String>,
+    strings: Vec<Box<[u8]>>,
     /// All others.
-    others: Vec<RawBson>,
+    others: Vec<Literal>,
     /// Whether null is among them, which a missing field equals.
     null: bool,
 }
@@ -71,7 +74,7 @@ impl Expression {
             Expression::Or(any) => any.iter().any(|expression| expression.matches(doc)),
             Expression::Not(expression) => !expression.matches(doc),
             Expression::Equal(path, wanted) => {
-                let wanted = wanted.as_raw_bson_ref();
+                let wanted = wanted.value();
                 path.any(doc, &mut |found| value::equal_or_missing(found, wanted))
             }
             Expression::In(path, values) => path.any(doc, &mut |found| values.contains(found)),
@@ -81,13 +84,12 @@ impl Expression {
 }
 
 impl In {
-    fn contains(&self, found: Option<bson::RawBsonRef<'_>>) -> bool {
-        use bson::RawBsonRef::{Null, String, Symbol, Undefined};
-        match found {
-            None | Some(Null | Undefined) if self.null => true,
-            None => false,
-            Some(String(text) | Symbol(text)) => self.strings.binary_search_by(|s| s.as_str().cmp(text)).is_ok(),
-            Some(found) => self.others.iter().any(|wanted| value::equal(found, wanted.as_raw_bson_ref())),
+    fn contains(&self, found: Option<Value<'_>>) -> bool {
+        let Some(found) = found else { return self.null };
+        match found.kind() {
+            kind::NULL | kind::UNDEFINED if self.null => true,
+            kind::STRING | kind::SYMBOL => self.strings.binary_search_by(|text| (**text).cmp(found.text())).is_ok(),
+            _ => self.others.iter().any(|wanted| value::equal(found, wanted.value())),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! BSON numbers in one form, so that 1, 1.0, NumberLong(1) and NumberDecimal("1.0") are one value.
 
-use bson::{Decimal128, RawBsonRef};
+use crate::raw::{Value, kind};
 
 /// A number without its BSON type: equal for all types that hold the same value.
 #[derive(Copy, Clone, Debug)]
@@ -22,12 +22,12 @@ pub enum Number {
 
 impl Number {
     /// The value of a number; `None` for every other type.
-    pub fn of(value: RawBsonRef<'_>) -> Option<Number> {
-        match value {
-            RawBsonRef::Int32(n) => Some(Number::Int(i64::from(n))),
-            RawBsonRef::Int64(n) => Some(Number::Int(n)),
-            RawBsonRef::Double(n) => Some(Number::of_double(n)),
-            RawBsonRef::Decimal128(n) => Some(Number::of_decimal(n)),
+    pub fn of(value: Value<'_>) -> Option<Number> {
+        match value.kind() {
+            kind::INT32 => Some(Number::Int(i64::from(value.int32()))),
+            kind::INT64 => Some(Number::Int(value.int64())),
+            kind::DOUBLE => Some(Number::of_double(value.double())),
+            kind::DECIMAL128 => Some(Number::of_decimal(value.decimal128())),
             _ => None,
         }
     }
@@ -43,8 +43,8 @@ impl Number {
     }
 
     /// Takes a Decimal128 apart (IEEE 754-2008, binary integer significand).
-    fn of_decimal(value: Decimal128) -> Number {
-        let bits = u128::from_le_bytes(value.bytes());
+    pub(crate) fn of_decimal(bytes: [u8; 16]) -> Number {
+        let bits = u128::from_le_bytes(bytes);
         let negative = bits >> 127 == 1;
         match bits >> 122 & 31 {
             31 => return Number::Double(f64::NAN),

@@ -7,7 +7,9 @@
 //! - An array at the end stands for each of its elements, and for itself.
 //! - Through a scalar, or where there is no such field, the path ends in a missing field.
 
-use bson::{RawArray, RawBsonRef, RawDocument};
+use bson::RawDocument;
+
+use crate::raw::{Elements, Value, kind};
 
 /// A dotted path.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,7 +17,7 @@ pub(crate) struct Path(Vec<Component>);
 
 #[derive(Clone, Debug, PartialEq)]
 struct Component {
-    name: String,
+    name: Box<[u8]>,
     /// The place in an array that the name may also mean.
     index: Option<usize>,
 }
@@ -33,28 +35,28 @@ impl Path {
     /// Whether the test holds for any value at the end of the path; `None` is a missing field.
     pub fn any<F>(&self, doc: &RawDocument, test: &mut F) -> bool
     where
-        F: FnMut(Option<RawBsonRef<'_>>) -> bool,
+        F: FnMut(Option<Value<'_>>) -> bool,
     {
-        walk(doc, &self.0, test)
+        walk(Elements::of(doc), &self.0, test)
     }
 }
 
 impl Component {
     fn new(name: &str) -> Component {
         let index = name.parse::<usize>().ok().filter(|index| index.to_string() == name);
-        Component { name: name.to_owned(), index }
+        Component { name: name.as_bytes().into(), index }
     }
 }
 
-fn walk<F>(mut doc: &RawDocument, path: &[Component], test: &mut F) -> bool
+fn walk<F>(mut doc: Elements<'_>, path: &[Component], test: &mut F) -> bool
 where
-    F: FnMut(Option<RawBsonRef<'_>>) -> bool,
+    F: FnMut(Option<Value<'_>>) -> bool,
 {
     for (at, component) in path.iter().enumerate() {
         let rest = &path[at + 1..];
-        match field(doc, &component.name) {
-            Some(RawBsonRef::Array(array)) => return walk_array(array, rest, test),
-            Some(RawBsonRef::Document(inner)) if !rest.is_empty() => doc = inner,
+        match doc.find(&component.name).ok().flatten().map(|element| element.value) {
+            Some(array) if array.kind() == kind::ARRAY => return walk_array(array, rest, test),
+            Some(inner) if inner.kind() == kind::DOCUMENT && !rest.is_empty() => doc = inner.elements(),
             Some(value) if rest.is_empty() => return test(Some(value)),
             _ => return test(None),
         }
@@ -62,31 +64,30 @@ where
     false
 }
 
-fn walk_array<F>(array: &RawArray, path: &[Component], test: &mut F) -> bool
+fn walk_array<F>(array: Value<'_>, path: &[Component], test: &mut F) -> bool
 where
-    F: FnMut(Option<RawBsonRef<'_>>) -> bool,
+    F: FnMut(Option<Value<'_>>) -> bool,
 {
-    let mut elements = array.into_iter().map_while(Result::ok);
+    let mut elements = values(array.elements());
     // The server takes what is behind a final dot for nothing at all here.
     let Some((next, rest)) = path.split_first().filter(|(next, rest)| !(next.name.is_empty() && rest.is_empty()))
     else {
-        return elements.any(|element| test(Some(element))) || test(Some(RawBsonRef::Array(array)));
+        return elements.any(|element| test(Some(element))) || test(Some(array));
     };
     elements.enumerate().any(|(at, element)| {
         let here = next.index == Some(at);
-        match element {
-            RawBsonRef::Document(inner) if walk(inner, path, test) => true,
+        match element.kind() {
+            kind::DOCUMENT if walk(element.elements(), path, test) => true,
             _ if !here => false,
             _ if rest.is_empty() => test(Some(element)),
-            RawBsonRef::Document(inner) => walk(inner, rest, test),
-            RawBsonRef::Array(inner) => walk_array(inner, rest, test),
+            kind::DOCUMENT => walk(element.elements(), rest, test),
+            kind::ARRAY => walk_array(element, rest, test),
             _ => false,
         }
     })
 }
 
-/// The first field of this name.
-fn field<'a>(doc: &'a RawDocument, name: &str) -> Option<RawBsonRef<'a>> {
-    let mut elements = doc.iter_elements().map_while(Result::ok);
-    elements.find(|element| element.key().as_str() == name)?.value().ok()
+/// The values up to the first damage, if any.
+fn values<'a>(elements: Elements<'a>) -> impl Iterator<Item = Value<'a>> {
+    elements.map_while(|element| Some(element.ok()?.value))
 }

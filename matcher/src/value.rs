@@ -1,52 +1,62 @@
 //! When two values are equal: by value across number types, by order of fields in documents.
 
-use bson::{RawArray, RawBsonRef, RawDocument};
+use bson::{RawBson, RawDocumentBuf};
 
-use crate::number::Number;
+use crate::{
+    number::Number,
+    raw::{Elements, Value, kind},
+};
+
+/// A query's value.
+#[derive(Clone, Debug)]
+pub(crate) struct Literal {
+    kind: u8,
+    bytes: Box<[u8]>,
+}
+
+impl Literal {
+    pub fn new(value: RawBson) -> Literal {
+        let mut document = RawDocumentBuf::new();
+        document.append(bson::cstr!(""), value);
+        let element = Elements::of(&document).next().expect("one was appended").expect("was encoded just now");
+        Literal { kind: element.value.kind(), bytes: element.value.bytes().into() }
+    }
+
+    pub fn value(&self) -> Value<'_> {
+        Value::new(self.kind, &self.bytes)
+    }
+}
 
 /// Whether a field equals a query's value. A missing field equals null.
-pub(crate) fn equal_or_missing(found: Option<RawBsonRef<'_>>, wanted: RawBsonRef<'_>) -> bool {
-    match found {
-        None | Some(RawBsonRef::Undefined) => wanted == RawBsonRef::Null,
+pub(crate) fn equal_or_missing(found: Option<Value<'_>>, wanted: Value<'_>) -> bool {
+    match found.filter(|found| found.kind() != kind::UNDEFINED) {
+        None => wanted.kind() == kind::NULL,
         Some(found) => equal(found, wanted),
     }
 }
 
 /// Whether two values are one to the server, collation apart.
-pub(crate) fn equal(a: RawBsonRef<'_>, b: RawBsonRef<'_>) -> bool {
-    use RawBsonRef::{Array, Decimal128, Document, Double, Int32, Int64, String, Symbol};
-    match (a, b) {
-        (String(a) | Symbol(a), String(b) | Symbol(b)) => a == b,
-        (Int32(a), Int32(b)) => a == b,
-        (Int32(_) | Int64(_) | Double(_) | Decimal128(_), Int32(_) | Int64(_) | Double(_) | Decimal128(_)) => {
+pub(crate) fn equal(a: Value<'_>, b: Value<'_>) -> bool {
+    use kind::{ARRAY, DECIMAL128, DOCUMENT, DOUBLE, INT32, INT64, STRING, SYMBOL};
+    match (a.kind(), b.kind()) {
+        // With their lengths and final zeros, as they stand.
+        (STRING | SYMBOL, STRING | SYMBOL) | (INT32, INT32) => a.bytes() == b.bytes(),
+        (INT32 | INT64 | DOUBLE | DECIMAL128, INT32 | INT64 | DOUBLE | DECIMAL128) => {
             matches!((Number::of(a), Number::of(b)), (Some(a), Some(b)) if a == b)
         }
-        (Document(a), Document(b)) => documents(a, b),
-        (Array(a), Array(b)) => arrays(a, b),
-        (a, b) => a == b,
+        (DOCUMENT, DOCUMENT) => elements(a, b, true),
+        (ARRAY, ARRAY) => elements(a, b, false),
+        (a_kind, b_kind) => a_kind == b_kind && a.bytes() == b.bytes(),
     }
 }
 
-fn documents(a: &RawDocument, b: &RawDocument) -> bool {
-    let (mut a, mut b) = (a.iter_elements(), b.iter_elements());
+/// Whether two documents or arrays have equal values in the same order; of documents, under the same names.
+fn elements(a: Value<'_>, b: Value<'_>, named: bool) -> bool {
+    let (mut a, mut b) = (a.elements(), b.elements());
     loop {
         match (a.next(), b.next()) {
             (None, None) => return true,
-            (Some(Ok(a)), Some(Ok(b))) if a.key() == b.key() => match (a.value(), b.value()) {
-                (Ok(a), Ok(b)) if equal(a, b) => {}
-                _ => return false,
-            },
-            _ => return false,
-        }
-    }
-}
-
-fn arrays(a: &RawArray, b: &RawArray) -> bool {
-    let (mut a, mut b) = (a.into_iter(), b.into_iter());
-    loop {
-        match (a.next(), b.next()) {
-            (None, None) => return true,
-            (Some(Ok(a)), Some(Ok(b))) if equal(a, b) => {}
+            (Some(Ok(a)), Some(Ok(b))) if (!named || a.name == b.name) && equal(a.value, b.value) => {}
             _ => return false,
         }
     }

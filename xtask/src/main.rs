@@ -1,7 +1,11 @@
-//! The project's own commands. `cargo xtask test` gets what the tests need and runs all of them.
+//! The project's own commands. `cargo xtask test` gets what the tests need and runs all of them; `cargo xtask bench` measures.
 
+mod bench;
 mod mongod;
 mod tests;
+
+use std::env;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 
@@ -20,6 +24,9 @@ enum Command {
         #[arg(long)]
         filter: Option<String>,
     },
+    /// Measure against bare loops and peers; prints a table and writes it to bench/results
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Print the path of the mongod the tests use, after fetching it where there is none
     Mongod,
 }
@@ -27,6 +34,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Test { filter } => tests::run(filter.as_deref()),
+        Command::Bench(bench) => bench::run(bench),
         Command::Mongod => {
             println!("{}", mongod::find_or_fetch()?.display());
             Ok(())
@@ -37,4 +45,14 @@ fn main() -> anyhow::Result<()> {
 /// One line of progress, apart from the output that scripts read.
 fn progress(line: &str) {
     eprintln!("xtask: {line}");
+}
+
+/// The folder of the workspace's `Cargo.toml`, wherever the command was typed.
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_owned()
+}
+
+/// Where cargo builds to.
+fn target_folder() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
 }

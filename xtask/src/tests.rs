@@ -1,13 +1,12 @@
 //! `cargo xtask test`: what the tests need, then all of them.
 
 use std::env;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{mongod, progress};
+use crate::{mongod, progress, workspace};
 
 /// Finds compilers for C and C++ and a mongod, and runs the tests of every package with them.
 pub fn run(filter: Option<&str>) -> Result<()> {
@@ -40,9 +39,4 @@ fn check_compilers() -> Result<()> {
         ensure!(output.status.success(), "{compiler} --version: {}", output.status);
     }
     Ok(())
-}
-
-/// The folder of the workspace's `Cargo.toml`, wherever the command was typed.
-fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_owned()
 }

@@ -11,9 +11,9 @@
 //! `<T>-0000000000000000` is a position without an event: from T on, inclusive. An event at index 0 whose hash is zero
 //! looks like it, and is then read as it: delivered again, never skipped.
 
-use std::{fmt, str::FromStr};
+mod sha;
 
-use sha2::{Digest, Sha256};
+use std::{fmt, str::FromStr};
 
 use crate::source::token::{Position, Timestamp64};
 
@@ -100,15 +100,9 @@ impl Identity<'_> {
         ];
         let fields = fields.into_iter().flatten();
         let len = fields.clone().map(|(name, value)| name.len() + value.len()).sum::<usize>() + 5;
-        let mut sha = Sha256::new();
-        sha.update((len as u32).to_le_bytes());
-        for (name, value) in fields {
-            sha.update(name);
-            sha.update(value);
-        }
-        sha.update([0]);
-        let digest = sha.finalize();
-        u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
+        let len = (len as u32).to_le_bytes();
+        let fields = fields.flat_map(|(name, value)| [name, value]);
+        sha::first_word(std::iter::once(&len[..]).chain(fields).chain([&[0][..]]))
     }
 }
 

@@ -27,6 +27,7 @@ mod scalar;
 mod value;
 
 use bson::RawDocument;
+use tailwater_match::raw::{Damaged, Elements};
 
 use self::value::Writer;
 use super::EventId;
@@ -71,20 +72,26 @@ pub(super) fn event(raw: &RawDocument, id: &EventId, form: JsonForm) -> Result<V
     writer.raw(b"{\"id\":\"");
     writer.raw(id.as_str().as_bytes());
     writer.raw(b"\"");
-    for element in raw.iter_elements() {
-        let element = element.map_err(damaged)?;
-        let name = element.key().as_str();
-        if name != "_id" && name != "id" {
+    for element in Elements::of(raw) {
+        let element = element?;
+        if element.name != b"_id" && element.name != b"id" {
             writer.raw(b",");
-            writer.field(name, element.value().map_err(damaged)?, 1)?;
+            writer.field(&element, 1)?;
         }
     }
     writer.raw(b"}");
-    Ok(writer.finish())
+    let json = writer.finish();
+    // Once for all texts and names: between them stands ASCII, so that the whole is UTF-8 when each of them is.
+    match std::str::from_utf8(&json) {
+        Ok(_) => Ok(json),
+        Err(_) => Err(Damaged::Text.into()),
+    }
 }
 
-fn damaged(error: bson::error::Error) -> JsonError {
-    JsonError::Bson(error.to_string())
+impl From<Damaged> for JsonError {
+    fn from(damaged: Damaged) -> JsonError {
+        JsonError::Bson(damaged.to_string())
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 
 use std::num::NonZeroU64;
 
-use bson::{RawBsonRef, RawDocument};
+use bson::RawDocument;
+use tailwater_match::raw::{Damaged, Element, Elements, kind};
 
 use super::key;
 use crate::source::token::{Token, TokenError};
@@ -69,50 +70,47 @@ pub(super) struct Scan {
 impl Scan {
     pub fn run(doc: &RawDocument) -> Result<Scan, EventError> {
         let mut fields = Fields::default();
-        let (mut token, mut ns, mut document_key, mut lsid, mut txn) = (None, None, None, false, false);
+        let (mut token, mut names, mut id, mut lsid, mut txn) = (None, Names::default(), None, false, false);
         let wrong = |field, wanted| EventError::Type { field, wanted, present: present(doc) };
-        let mut end = 4;
-        for element in doc.iter_elements() {
-            let element = element.map_err(damaged)?;
-            let name = element.key().as_str();
-            let start = end + 1 + name.len() + 1;
-            end = start + element.size();
-            let span = Span { start: start as u32, end: end as u32 };
-            let mut document = |slot: fn(&mut Fields) -> &mut Span, field| match element.value().map_err(damaged)? {
-                RawBsonRef::Document(document) => {
-                    *slot(&mut fields) = span;
-                    Ok(Some(document))
-                }
-                RawBsonRef::Null => Ok(None),
+        for element in Elements::of(doc) {
+            let element = element?;
+            let span = Span::of(&element);
+            let document = |field| match element.value.kind() {
+                kind::DOCUMENT => Ok(span),
+                kind::NULL => Ok(Span::default()),
                 _ => Err(wrong(field, "a document")),
             };
-            match name {
-                "_id" => {
-                    let RawBsonRef::Document(id) = element.value().map_err(damaged)? else {
-                        return Err(wrong("_id", "a document"));
-                    };
-                    token = Some(Token::from_document(id)?);
+            match element.name {
+                b"_id" => {
+                    let document = element.value.document().ok_or_else(|| wrong("_id", "a document"))?;
+                    token = Some(Token::from_document(document)?);
                 }
-                "operationType" => {
-                    let RawBsonRef::String(_) = element.value().map_err(damaged)? else {
+                b"operationType" => {
+                    if element.value.kind() != kind::STRING {
                         return Err(wrong("operationType", "a string"));
-                    };
+                    }
+                    utf8(element.value.text())?;
                     fields.operation_type = span;
                 }
-                "ns" => ns = document(|fields| &mut fields.ns, "ns")?.map(|ns| (start, ns)),
-                "documentKey" => document_key = document(|fields| &mut fields.document_key, "documentKey")?,
-                "fullDocument" => _ = document(|fields| &mut fields.full_document, "fullDocument")?,
-                "fullDocumentBeforeChange" => {
-                    document(|fields| &mut fields.full_document_before_change, "fullDocumentBeforeChange")?;
+                b"ns" => {
+                    fields.ns = document("ns")?;
+                    names = Names::read(&element, &mut fields)?;
                 }
-                "updateDescription" => _ = document(|fields| &mut fields.update_description, "updateDescription")?,
-                "wallTime" => {
-                    if let RawBsonRef::DateTime(time) = element.value().map_err(damaged)? {
-                        fields.wall_time_ms = Some(time.timestamp_millis());
-                    }
+                b"documentKey" => {
+                    fields.document_key = document("documentKey")?;
+                    id = match element.value.kind() {
+                        kind::DOCUMENT => element.value.elements().find(b"_id")?,
+                        _ => None,
+                    };
                 }
-                "lsid" => lsid = true,
-                "txnNumber" => txn = true,
+                b"fullDocument" => fields.full_document = document("fullDocument")?,
+                b"fullDocumentBeforeChange" => {
+                    fields.full_document_before_change = document("fullDocumentBeforeChange")?;
+                }
+                b"updateDescription" => fields.update_description = document("updateDescription")?,
+                b"wallTime" if element.value.kind() == kind::DATE => fields.wall_time_ms = Some(element.value.int64()),
+                b"lsid" => lsid = true,
+                b"txnNumber" => txn = true,
                 _ => {}
             }
         }
@@ -121,39 +119,57 @@ impl Scan {
         if fields.operation_type.end == 0 {
             return Err(EventError::Missing { field: "operationType", present: present(doc) });
         }
-        let (db, coll) = match ns {
-            Some((start, ns)) => namespace(start, ns, &mut fields)?,
-            None => ("", ""),
-        };
-        let id = match document_key {
-            Some(key) => key.iter_elements().find(|e| e.as_ref().map_or(true, |e| e.key().as_str() == "_id")),
-            None => None,
-        };
-        let key = id.transpose().map_err(damaged)?.and_then(|id| key::of(db, coll, &id));
+        let key = id.and_then(|id| key::of(names.db, names.coll, id.value));
         Ok(Scan { token, fields, key })
     }
 }
 
-/// Notes where `ns.db` and `ns.coll` are.
-fn namespace<'a>(ns_start: usize, ns: &'a RawDocument, fields: &mut Fields) -> Result<(&'a str, &'a str), EventError> {
-    let mut end = ns_start + 4;
-    let (mut db, mut coll) = ("", "");
-    for element in ns.iter_elements() {
-        let element = element.map_err(damaged)?;
-        let start = end + 1 + element.key().as_str().len() + 1;
-        end = start + element.size();
-        let span = Span { start: start as u32, end: end as u32 };
-        match (element.key().as_str(), element.value().map_err(damaged)?) {
-            ("db", RawBsonRef::String(text)) => (fields.db, db) = (span, text),
-            ("coll", RawBsonRef::String(text)) => (fields.coll, coll) = (span, text),
-            _ => {}
-        }
+impl Span {
+    fn of(element: &Element<'_>) -> Span {
+        Span { start: element.start as u32, end: (element.start + element.value.bytes().len()) as u32 }
     }
-    Ok((db, coll))
 }
 
-fn damaged(error: bson::error::Error) -> EventError {
-    EventError::Bson(error.to_string())
+/// The texts of `ns`, empty where there is none.
+#[derive(Default)]
+struct Names<'a> {
+    db: &'a [u8],
+    coll: &'a [u8],
+}
+
+impl<'a> Names<'a> {
+    /// Reads them and notes where they are.
+    fn read(ns: &Element<'a>, fields: &mut Fields) -> Result<Names<'a>, EventError> {
+        let mut names = Names::default();
+        if ns.value.kind() != kind::DOCUMENT {
+            return Ok(names);
+        }
+        for element in ns.value.elements() {
+            let element = element?;
+            if element.value.kind() != kind::STRING {
+                continue;
+            }
+            let here = Span::of(&element);
+            let span = Span { start: here.start + ns.start as u32, end: here.end + ns.start as u32 };
+            match element.name {
+                b"db" => (fields.db, names.db) = (span, utf8(element.value.text())?),
+                b"coll" => (fields.coll, names.coll) = (span, utf8(element.value.text())?),
+                _ => {}
+            }
+        }
+        Ok(names)
+    }
+}
+
+/// The text as it is. Names are ASCII nearly always, and finding that out is cheaper.
+fn utf8(text: &[u8]) -> Result<&[u8], EventError> {
+    if text.is_ascii() || std::str::from_utf8(text).is_ok() { Ok(text) } else { Err(Damaged::Text.into()) }
+}
+
+impl From<Damaged> for EventError {
+    fn from(damaged: Damaged) -> EventError {
+        EventError::Bson(damaged.to_string())
+    }
 }
 
 /// The names of the top-level fields, for an error. Values stay out of it: they may be anyone's secrets.

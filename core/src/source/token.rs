@@ -23,7 +23,8 @@
 
 use std::{cmp::Ordering, fmt, sync::Arc};
 
-use bson::{RawBsonRef, RawDocument, Timestamp, raw::RawElement};
+use bson::{RawDocument, Timestamp};
+use tailwater_match::raw::{Elements, kind};
 
 /// A cluster time: seconds since 1970 in the upper 32 bits, the increment within the second in the lower ones.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -203,38 +204,21 @@ impl PartialEq for Token {
 impl Eq for Token {}
 
 /// Finds `_data` and its offset within the document.
-fn find_data(document: &RawDocument) -> Result<(usize, &str), TokenError> {
-    let mut end = 4;
-    for element in document.iter_elements() {
-        let element: RawElement<'_> = element.map_err(|e| TokenError::Bson(e.to_string()))?;
-        end += 1 + element.key().as_str().len() + 1 + element.size();
-        if element.key().as_str() != "_data" {
-            continue;
-        }
-        return match element.value().map_err(|e| TokenError::Bson(e.to_string()))? {
-            RawBsonRef::String(data) => Ok((end - 1 - data.len(), data)),
-            RawBsonRef::Binary(_) => Err(TokenError::DataType("binary")),
-            _ => Err(TokenError::DataType("of another type")),
-        };
+fn find_data(document: &RawDocument) -> Result<(usize, &[u8]), TokenError> {
+    let found = Elements::of(document).find(b"_data").map_err(|e| TokenError::Bson(e.to_string()))?;
+    let data = found.ok_or(TokenError::NoData)?;
+    match data.value.kind() {
+        kind::STRING => Ok((data.start + 4, data.value.text())),
+        kind::BINARY => Err(TokenError::DataType("binary")),
+        _ => Err(TokenError::DataType("of another type")),
     }
-    Err(TokenError::NoData)
 }
 
-/// The longest part that is decoded: time 9, three integers of up to 9, a bool, the type byte after it.
-const PREFIX_BYTES: usize = 9 + 3 * 9 + 1 + 1;
-
-fn decode(data: &str) -> Result<Decoded, TokenError> {
-    let digits = data.as_bytes();
+fn decode(digits: &[u8]) -> Result<Decoded, TokenError> {
     if let Some(at) = first_not_hex(digits) {
         return Err(TokenError::NotHex(at));
     }
-    let mut prefix = [0u8; PREFIX_BYTES];
-    let len = PREFIX_BYTES.min(digits.len() / 2);
-    for (byte, pair) in prefix.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = nibble(pair[0]) << 4 | nibble(pair[1]);
-    }
-    let mut reader = Reader { rest: &prefix[..len] };
-
+    let mut reader = Reader { digits };
     let time = reader.timestamp("cluster time")?;
     let format = match reader.integer("format")? {
         format @ 0..=2 => format as u8,
@@ -256,19 +240,30 @@ fn decode(data: &str) -> Result<Decoded, TokenError> {
     Ok(Decoded { position: Position { time, txn_op_index }, format, is_event, from_invalidate })
 }
 
-/// The first character that is no hex digit, or the last one of an odd number. Branch-free over good data, since every
-/// event passes here.
+/// The first character that is no hex digit, or the last one of an odd number. Without a branch per digit over good data,
+/// since every event passes here.
 fn first_not_hex(digits: &[u8]) -> Option<usize> {
-    let is_hex = |b: &u8| b.is_ascii_digit() | (b'A'..=b'F').contains(b) | (b'a'..=b'f').contains(b);
-    if digits.iter().fold(true, |all, b| all & is_hex(b)) {
+    let is_hex = |b: u8| (b.wrapping_sub(b'0') < 10) | ((b | 0x20).wrapping_sub(b'a') < 6);
+    let all_hex = |part: &[u8]| part.iter().fold(true, |all, b| all & is_hex(*b));
+    let (blocks, rest) = digits.as_chunks::<16>();
+    if blocks.iter().fold(true, |all, block| all & all_hex(block)) && all_hex(rest) {
         return if digits.len().is_multiple_of(2) { None } else { Some(digits.len() - 1) };
     }
-    digits.iter().position(|b| !is_hex(b))
+    digits.iter().position(|b| !is_hex(*b))
 }
 
-/// The value of one hex digit.
+/// The value of one hex digit: letters, of either case, have bit 6 set and end in 1 to 6.
 fn nibble(digit: u8) -> u8 {
-    if digit.is_ascii_digit() { digit - b'0' } else { (digit | 0x20) - b'a' + 10 }
+    (digit & 15) + 9 * (digit >> 6)
+}
+
+/// The number that eight digits are: as [`nibble`] in all of them at once, then neighbours are pushed together.
+fn eight_digits(digits: [u8; 8]) -> u32 {
+    let digits = u64::from_be_bytes(digits);
+    let nibbles = (digits & 0x0f0f_0f0f_0f0f_0f0f) + 9 * (digits >> 6 & 0x0101_0101_0101_0101);
+    let bytes = (nibbles >> 4 | nibbles) & 0x00ff_00ff_00ff_00ff;
+    let pairs = (bytes >> 8 | bytes) & 0x0000_ffff_0000_ffff;
+    (pairs >> 16 | pairs) as u32
 }
 
 const END: u8 = 0x04;
@@ -281,24 +276,23 @@ const FALSE: u8 = 0x6e;
 const TRUE: u8 = 0x6f;
 const TIMESTAMP: u8 = 0x82;
 
-/// Reads KeyString fields one after the other.
+/// Reads KeyString fields one after the other, straight from hex: most of a token is never asked for.
 struct Reader<'a> {
-    rest: &'a [u8],
+    digits: &'a [u8],
 }
 
-impl<'a> Reader<'a> {
-    fn take(&mut self, len: usize, field: &'static str) -> Result<&'a [u8], TokenError> {
-        let (taken, rest) = self.rest.split_at_checked(len).ok_or(TokenError::Short(field))?;
-        self.rest = rest;
-        Ok(taken)
-    }
-
+impl Reader<'_> {
     fn byte(&mut self, field: &'static str) -> Result<u8, TokenError> {
-        Ok(self.take(1, field)?[0])
+        Ok(self.big_endian(1, field)? as u8)
     }
 
+    /// The next `len` bytes, at most 8, as a number.
     fn big_endian(&mut self, len: usize, field: &'static str) -> Result<u64, TokenError> {
-        Ok(self.take(len, field)?.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+        let (taken, rest) = self.digits.split_at_checked(2 * len).ok_or(TokenError::Short(field))?;
+        self.digits = rest;
+        let (eights, ones) = taken.as_chunks::<8>();
+        let value = eights.iter().fold(0, |value, digits| value << 32 | u64::from(eight_digits(*digits)));
+        Ok(ones.iter().fold(value, |value, digit| value << 4 | u64::from(nibble(*digit))))
     }
 
     fn timestamp(&mut self, field: &'static str) -> Result<Timestamp64, TokenError> {

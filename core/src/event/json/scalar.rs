@@ -2,17 +2,54 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-/// Writes a JSON string with its quotes. Only what JSON requires is escaped.
-pub(super) fn string(out: &mut Vec<u8>, text: &str) {
+/// Writes a JSON string with its quotes. Only what JSON requires is escaped; that the text is UTF-8 is seen to at the end.
+#[inline]
+pub(super) fn string(out: &mut Vec<u8>, text: &[u8]) {
     out.push(b'"');
-    let bytes = text.as_bytes();
-    let mut done = 0;
-    for (at, byte) in bytes.iter().enumerate() {
-        if *byte >= 0x20 && *byte != b'"' && *byte != b'\\' {
-            continue;
+    let clean = clean_len(text);
+    out.extend_from_slice(&text[..clean]);
+    if clean < text.len() {
+        escaped(out, &text[clean..]);
+    }
+    out.push(b'"');
+}
+
+/// How many bytes from the beginning need no escape.
+#[inline]
+fn clean_len(text: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(eight) = text.get(at..).and_then(<[u8]>::first_chunk) {
+        let found = escapes(u64::from_le_bytes(*eight));
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
         }
-        out.extend_from_slice(&bytes[done..at]);
-        done = at + 1;
+        at += 8;
+    }
+    // Fewer than eight are left: four from the front and four from the back at once, when there are as many.
+    let rest = &text[at..];
+    if let (Some(front), Some(back)) = (rest.first_chunk(), rest.last_chunk()) {
+        let (front, back) = (u32::from_le_bytes(*front), u32::from_le_bytes(*back));
+        if escapes(u64::from(front) | u64::from(back) << 32) == 0 {
+            return text.len();
+        }
+    }
+    let needs_escape = |byte: &u8| *byte < 0x20 || matches!(byte, b'"' | b'\\');
+    rest.iter().position(needs_escape).map_or(text.len(), |more| at + more)
+}
+
+/// The lowest bit set is the highest one of the first byte to escape.
+#[inline]
+fn escapes(word: u64) -> u64 {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    let below = |word: u64, limit: u64| word.wrapping_sub(LOW * limit) & !word;
+    let quote = below(word ^ (LOW * u64::from(b'"')), 1);
+    let backslash = below(word ^ (LOW * u64::from(b'\\')), 1);
+    (below(word, 0x20) | quote | backslash) & (LOW << 7)
+}
+
+/// The rest of a text from its first byte to escape on.
+fn escaped(out: &mut Vec<u8>, mut text: &[u8]) {
+    while let Some((byte, rest)) = text.split_first() {
         match byte {
             b'"' => out.extend_from_slice(b"\\\""),
             b'\\' => out.extend_from_slice(b"\\\\"),
@@ -26,16 +63,19 @@ pub(super) fn string(out: &mut Vec<u8>, text: &str) {
                 hex(out, &[*byte]);
             }
         }
+        let clean = clean_len(rest);
+        out.extend_from_slice(&rest[..clean]);
+        text = &rest[clean..];
     }
-    out.extend_from_slice(&bytes[done..]);
-    out.push(b'"');
 }
 
 /// Writes lower-case hex digits.
 pub(super) fn hex(out: &mut Vec<u8>, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    let start = out.len();
+    out.resize(start + 2 * bytes.len(), 0);
+    for (pair, byte) in out[start..].chunks_exact_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
     }
 }
 

@@ -206,8 +206,10 @@ fn random_document(rng: &mut StdRng, levels: u32) -> Document {
 
 fn random_value(rng: &mut StdRng, levels: u32) -> Bson {
     match rng.random_range(0..if levels == 0 { 18 } else { 21 }) {
-        // The library forgets the tag of subnormal doubles.
-        0 => Bson::Double(Some(f64::from_bits(rng.random())).filter(|n| !n.is_subnormal()).unwrap_or(0.0)),
+        // The library forgets the tag of subnormal doubles and writes the sign of NaN; the table above has NaN.
+        0 => {
+            Bson::Double(Some(f64::from_bits(rng.random())).filter(|n| !n.is_subnormal() && !n.is_nan()).unwrap_or(0.0))
+        }
         1 => Bson::Double(rng.random_range(-100..100) as f64 / 8.0),
         2 => Bson::Int32(rng.random()),
         3 => Bson::Int64(rng.random()),

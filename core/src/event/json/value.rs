@@ -1,12 +1,15 @@
 //! One BSON value as JSON, in each of the forms.
 
-use bson::{RawArray, RawBsonRef, RawDocument, RawDocumentBuf, spec::BinarySubtype};
+use bson::Decimal128;
+use tailwater_match::raw::{Damaged, Element, Elements, Value, kind};
 
 use super::{
-    JsonError, JsonForm, LEVELS_MAX, damaged,
+    JsonError, JsonForm, LEVELS_MAX,
     scalar::{self, Millis},
 };
 
+/// The subtype of a UUID.
+const UUID: u8 = 4;
 /// Beyond this a long is a string in the plain form.
 const SAFE_INTEGER: u64 = (1 << 53) - 1;
 
@@ -26,101 +29,103 @@ impl Writer {
     }
 
     /// Appends JSON as it is.
+    #[inline]
     pub fn raw(&mut self, json: &[u8]) {
         self.out.extend_from_slice(json);
     }
 
     /// Appends `"name":value`.
-    pub fn field(&mut self, name: &str, value: RawBsonRef<'_>, level: u32) -> Result<(), JsonError> {
-        scalar::string(&mut self.out, name);
+    pub fn field(&mut self, element: &Element<'_>, level: u32) -> Result<(), JsonError> {
+        scalar::string(&mut self.out, element.name);
         self.out.push(b':');
-        self.value(value, level)
+        self.value(element.value, level)
     }
 
-    fn value(&mut self, value: RawBsonRef<'_>, level: u32) -> Result<(), JsonError> {
-        match value {
-            RawBsonRef::String(text) => scalar::string(&mut self.out, text),
-            RawBsonRef::Document(document) => self.document(document, level + 1)?,
-            RawBsonRef::Array(array) => self.array(array, level + 1)?,
-            RawBsonRef::Int32(n) => self.int(n),
-            RawBsonRef::Int64(n) => self.long(n),
-            RawBsonRef::Double(n) => self.double(n),
-            RawBsonRef::Boolean(value) => self.raw(if value { b"true" } else { b"false" }),
-            RawBsonRef::Null => self.raw(b"null"),
-            RawBsonRef::ObjectId(id) => self.object_id(&id.bytes()),
-            RawBsonRef::DateTime(date) => self.date(date.timestamp_millis()),
-            RawBsonRef::Timestamp(time) => self.timestamp(time),
-            RawBsonRef::Binary(binary) => self.binary(binary.subtype, binary.bytes),
-            RawBsonRef::Decimal128(decimal) => {
-                let text = decimal.to_string();
-                self.tagged_text("$numberDecimal", &text);
+    fn value(&mut self, value: Value<'_>, level: u32) -> Result<(), JsonError> {
+        match value.kind() {
+            kind::STRING => scalar::string(&mut self.out, value.text()),
+            kind::DOCUMENT => self.document(value.elements(), level + 1)?,
+            kind::ARRAY => self.array(value.elements(), level + 1)?,
+            kind::INT32 => self.int(value.int32()),
+            kind::INT64 => self.long(value.int64()),
+            kind::DOUBLE => self.double(value.double()),
+            kind::BOOLEAN => self.raw(if value.boolean() { b"true" } else { b"false" }),
+            kind::NULL => self.raw(b"null"),
+            kind::OBJECT_ID => self.object_id(value.bytes()),
+            kind::DATE => self.date(value.int64()),
+            kind::TIMESTAMP => self.timestamp(value.int64() as u64),
+            kind::BINARY => self.binary(value),
+            kind::DECIMAL128 => {
+                let text = Decimal128::from_bytes(value.decimal128()).to_string();
+                self.tagged_text("$numberDecimal", text.as_bytes());
             }
-            RawBsonRef::Symbol(text) => self.tagged_text("$symbol", text),
-            RawBsonRef::JavaScriptCode(code) => self.tagged_text("$code", code),
-            RawBsonRef::JavaScriptCodeWithScope(both) => {
+            kind::SYMBOL => self.tagged_text("$symbol", value.text()),
+            kind::CODE => self.tagged_text("$code", value.text()),
+            kind::CODE_WITH_SCOPE => {
                 let plain = self.form == JsonForm::Plain;
+                let (code, scope) = value.code_with_scope();
                 self.raw(if plain { b"{\"code\":" } else { b"{\"$code\":" });
-                scalar::string(&mut self.out, both.code);
+                scalar::string(&mut self.out, code.text());
                 self.raw(if plain { b",\"scope\":" } else { b",\"$scope\":" });
-                self.document(both.scope, level + 1)?;
+                self.document(scope.elements(), level + 1)?;
                 self.raw(b"}");
             }
-            RawBsonRef::RegularExpression(regex) => self.regex(regex.pattern.as_str(), regex.options.as_str()),
-            RawBsonRef::DbPointer(_) => self.db_pointer(value)?,
-            RawBsonRef::Undefined => self.constant(b"{\"$undefined\":true}", b"null"),
-            RawBsonRef::MinKey => self.constant(b"{\"$minKey\":1}", b"\"MinKey\""),
-            RawBsonRef::MaxKey => self.constant(b"{\"$maxKey\":1}", b"\"MaxKey\""),
+            kind::REGEX => self.regex(value)?,
+            kind::DB_POINTER => self.db_pointer(value),
+            kind::UNDEFINED => self.constant(b"{\"$undefined\":true}", b"null"),
+            kind::MIN_KEY => self.constant(b"{\"$minKey\":1}", b"\"MinKey\""),
+            // No other type is let in by the reader.
+            _ => self.constant(b"{\"$maxKey\":1}", b"\"MaxKey\""),
         }
         Ok(())
     }
 
-    fn document(&mut self, document: &RawDocument, level: u32) -> Result<(), JsonError> {
+    fn document(&mut self, elements: Elements<'_>, level: u32) -> Result<(), JsonError> {
         if level > LEVELS_MAX {
             return Err(JsonError::Depth(LEVELS_MAX));
         }
-        self.raw(b"{");
-        for (at, element) in document.iter_elements().enumerate() {
-            let element = element.map_err(damaged)?;
+        self.out.push(b'{');
+        for (at, element) in elements.enumerate() {
             if at > 0 {
                 self.out.push(b',');
             }
-            self.field(element.key().as_str(), element.value().map_err(damaged)?, level)?;
+            self.field(&element?, level)?;
         }
-        self.raw(b"}");
+        self.out.push(b'}');
         Ok(())
     }
 
-    fn array(&mut self, array: &RawArray, level: u32) -> Result<(), JsonError> {
+    fn array(&mut self, elements: Elements<'_>, level: u32) -> Result<(), JsonError> {
         if level > LEVELS_MAX {
             return Err(JsonError::Depth(LEVELS_MAX));
         }
-        self.raw(b"[");
-        for (at, element) in array.iter_elements().enumerate() {
+        self.out.push(b'[');
+        for (at, element) in elements.enumerate() {
             if at > 0 {
                 self.out.push(b',');
             }
-            self.value(element.map_err(damaged)?.value().map_err(damaged)?, level)?;
+            self.value(element?.value, level)?;
         }
-        self.raw(b"]");
+        self.out.push(b']');
         Ok(())
     }
 
     fn int(&mut self, n: i32) {
         let mut digits = itoa::Buffer::new();
-        let digits = digits.format(n);
+        let digits = digits.format(n).as_bytes();
         match self.form {
             JsonForm::Canonical => self.tagged_text("$numberInt", digits),
-            JsonForm::Relaxed | JsonForm::Plain => self.raw(digits.as_bytes()),
+            JsonForm::Relaxed | JsonForm::Plain => self.raw(digits),
         }
     }
 
     fn long(&mut self, n: i64) {
         let mut digits = itoa::Buffer::new();
-        let digits = digits.format(n);
+        let digits = digits.format(n).as_bytes();
         match self.form {
             JsonForm::Canonical => self.tagged_text("$numberLong", digits),
             JsonForm::Plain if n.unsigned_abs() > SAFE_INTEGER => scalar::string(&mut self.out, digits),
-            JsonForm::Relaxed | JsonForm::Plain => self.raw(digits.as_bytes()),
+            JsonForm::Relaxed | JsonForm::Plain => self.raw(digits),
         }
     }
 
@@ -166,21 +171,22 @@ impl Writer {
         }
     }
 
-    fn timestamp(&mut self, time: bson::Timestamp) {
+    fn timestamp(&mut self, time: u64) {
         let plain = self.form == JsonForm::Plain;
         let mut digits = itoa::Buffer::new();
         self.raw(if plain { b"{\"t\":" } else { b"{\"$timestamp\":{\"t\":" });
-        self.raw(digits.format(time.time).as_bytes());
+        self.raw(digits.format(time >> 32).as_bytes());
         self.raw(b",\"i\":");
-        self.raw(digits.format(time.increment).as_bytes());
+        self.raw(digits.format(time as u32).as_bytes());
         self.raw(if plain { b"}" } else { b"}}" });
     }
 
-    fn binary(&mut self, subtype: BinarySubtype, bytes: &[u8]) {
+    fn binary(&mut self, value: Value<'_>) {
+        let (subtype, bytes) = value.binary();
         if self.form == JsonForm::Plain {
             self.raw(b"\"");
-            match (subtype, bytes.first_chunk::<16>()) {
-                (BinarySubtype::Uuid, Some(uuid)) if bytes.len() == 16 => scalar::uuid(&mut self.out, uuid),
+            match bytes.first_chunk::<16>() {
+                Some(uuid) if subtype == UUID && bytes.len() == 16 => scalar::uuid(&mut self.out, uuid),
                 _ => scalar::base64(&mut self.out, bytes),
             }
             self.raw(b"\"");
@@ -188,43 +194,38 @@ impl Writer {
             self.raw(b"{\"$binary\":{\"base64\":\"");
             scalar::base64(&mut self.out, bytes);
             self.raw(b"\",\"subType\":\"");
-            scalar::hex(&mut self.out, &[subtype.into()]);
+            scalar::hex(&mut self.out, &[subtype]);
             self.raw(b"\"}}");
         }
     }
 
-    fn regex(&mut self, pattern: &str, options: &str) {
+    fn regex(&mut self, value: Value<'_>) -> Result<(), JsonError> {
+        let (pattern, options) = value.regex();
         // The server stores them sorted; the specification wants them so from any source.
+        let options = std::str::from_utf8(options).map_err(|_| Damaged::Text)?;
         let mut sorted: Vec<char> = options.chars().collect();
         sorted.sort_unstable();
         let options = String::from_iter(sorted);
         if self.form == JsonForm::Plain {
-            return scalar::string(&mut self.out, &format!("/{pattern}/{options}"));
+            scalar::string(&mut self.out, &[b"/", pattern, b"/", options.as_bytes()].concat());
+            return Ok(());
         }
         self.raw(b"{\"$regularExpression\":{\"pattern\":");
         scalar::string(&mut self.out, pattern);
         self.raw(b",\"options\":");
-        scalar::string(&mut self.out, &options);
+        scalar::string(&mut self.out, options.as_bytes());
         self.raw(b"}}");
+        Ok(())
     }
 
-    /// The type has no readable parts in the driver's library, so its bytes are read: a string, then an ObjectId.
-    fn db_pointer(&mut self, value: RawBsonRef<'_>) -> Result<(), JsonError> {
-        let mut wrapped = RawDocumentBuf::new();
-        wrapped.append(bson::cstr!(""), value);
-        // Length, type, empty name with its zero; then the string's length.
-        let bytes = wrapped.as_bytes();
-        let parts = bytes.len().checked_sub(1 + 12 + 1).and_then(|end| Some((bytes.get(10..end)?, &bytes[end + 1..])));
-        let damaged = || JsonError::Bson("a DBPointer is too short".into());
-        let (namespace, id) = parts.ok_or_else(damaged)?;
-        let namespace = std::str::from_utf8(namespace).map_err(|_| damaged())?;
+    fn db_pointer(&mut self, value: Value<'_>) {
+        let (namespace, id) = value.db_pointer();
         let plain = self.form == JsonForm::Plain;
         self.raw(if plain { b"{\"ref\":" } else { b"{\"$dbPointer\":{\"$ref\":" });
         scalar::string(&mut self.out, namespace);
         self.raw(if plain { b",\"id\":" } else { b",\"$id\":" });
-        self.object_id(&id[..12]);
+        self.object_id(id);
         self.raw(if plain { b"}" } else { b"}}" });
-        Ok(())
     }
 
     fn constant(&mut self, extended: &[u8], plain: &[u8]) {
@@ -232,7 +233,7 @@ impl Writer {
     }
 
     /// Appends `{"tag":"text"}`; in the plain form only the text.
-    fn tagged_text(&mut self, tag: &str, text: &str) {
+    fn tagged_text(&mut self, tag: &str, text: &[u8]) {
         if self.form == JsonForm::Plain {
             return scalar::string(&mut self.out, text);
         }

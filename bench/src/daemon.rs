@@ -1,0 +1,193 @@
+//! A contender that is the daemon: started from a config of its own, watched through `/metrics`, ended by SIGTERM.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
+
+use crate::load::Load;
+use crate::mongod::Mongod;
+use crate::process::{Cpu, peak_resident_mb, resident_mb, terminate};
+use crate::statistics::Sample;
+use crate::stream;
+
+/// Between looks at `/metrics`: rare enough not to be work worth measuring, 1 % of a run of 2 s.
+const LOOK: Duration = Duration::from_millis(20);
+/// The same where the clock is about to be started or stopped.
+const LOOK_CLOSELY: Duration = Duration::from_millis(2);
+/// How long the daemon may take to be ready, or to end, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the daemon delivers to.
+#[derive(Clone, Copy, Debug)]
+pub enum Outputs {
+    /// This many that acknowledge without looking.
+    Null(usize),
+    /// One that writes JSON Lines to /dev/null.
+    Json,
+}
+
+/// One run of the daemon over the whole load.
+pub async fn run(binary: &Path, mongod: &Mongod, load: &Load, outputs: Outputs, limit: Duration) -> Result<Sample> {
+    let start = time::OffsetDateTime::from_unix_timestamp(i64::from(load.start_seconds))?;
+    let start = start.format(&time::format_description::well_known::Rfc3339)?;
+    let mongod_cpu = Cpu::of(mongod.pid())?;
+    let mut daemon = Daemon::start(binary, &config(mongod, outputs, &start))?;
+    let count = if let Outputs::Null(count) = outputs { count } else { 1 };
+    let begun = Instant::now();
+    let mut first: Option<(Instant, u64)> = None;
+    let last = loop {
+        ensure!(begun.elapsed() < limit, "tailwater has not delivered all events within {limit:?}:\n{}", daemon.log());
+        // The slowest output counts.
+        let delivered = daemon.metrics("tailwater_output_delivered_total")?;
+        let least = if delivered.len() < count { 0 } else { delivered.iter().copied().min().unwrap_or(0) };
+        let now = Instant::now();
+        if least >= load.events {
+            break now;
+        }
+        if first.is_none() && least > 0 {
+            first = Some((now, least));
+        }
+        let near = first.is_none() || least > load.events - load.events / 20;
+        tokio::time::sleep(if near { LOOK_CLOSELY } else { LOOK }).await;
+    };
+    let mongod_seconds = mongod_cpu.seconds_since(mongod.pid())?;
+    let cpu = Cpu::of(daemon.pid())?.seconds();
+    let (since, first_events) = first.context("all events were delivered between two looks, use more --events")?;
+    let sample = Sample {
+        events_per_s: (load.events - first_events) as f64 / last.duration_since(since).as_secs_f64(),
+        cpu_us: cpu * 1e6 / load.events as f64,
+        mongod_cpu_us: mongod_seconds * 1e6 / load.events as f64,
+        peak_mb: peak_resident_mb(daemon.pid())?,
+        catch_ups: daemon.metrics("tailwater_output_catch_ups_total")?.iter().sum(),
+    };
+    daemon.end().await?;
+    Ok(sample)
+}
+
+/// Resident megabytes of a daemon with one null output that has tailed nothing for a second.
+pub async fn idle_mb(binary: &Path, mongod: &Mongod) -> Result<f64> {
+    let mut daemon = Daemon::start(binary, &config(mongod, Outputs::Null(1), "now"))?;
+    let begun = Instant::now();
+    while daemon.get("/readyz")?.is_none_or(|(status, _)| status != 200) {
+        ensure!(begun.elapsed() < PATIENCE, "tailwater is not ready after {PATIENCE:?}:\n{}", daemon.log());
+        tokio::time::sleep(LOOK).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let idle = resident_mb(daemon.pid())?;
+    daemon.end().await?;
+    Ok(idle)
+}
+
+fn config(mongod: &Mongod, outputs: Outputs, start: &str) -> String {
+    // A name of its own for each run: no checkpoint is there yet.
+    let name = format!("bench-{}", bson::oid::ObjectId::new());
+    let mut text = format!(
+        "name = \"{name}\"\n[source]\nuri = \"{}\"\nwatch = [\"{}.{}\"]\nstart = \"{start}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n",
+        mongod.uri(),
+        stream::DATABASE,
+        stream::COLLECTION
+    );
+    let output = |index, plugin, options| {
+        format!(
+            "[outputs.o{index}]\nplugin = \"{plugin}\"\nmatch = {}\nbatch = {{ events_max = 1000 }}\noptions = {options}\n",
+            stream::MATCH_TOML
+        )
+    };
+    match outputs {
+        Outputs::Null(count) => (0..count).for_each(|index| text += &output(index, "null", "{}")),
+        Outputs::Json => text += &output(0, "stdout", "{ path = \"/dev/null\" }"),
+    }
+    text
+}
+
+struct Daemon {
+    process: Child,
+    /// Every line of its standard error so far; the reading thread holds the other end.
+    lines: Arc<Mutex<Vec<String>>>,
+    admin: Option<String>,
+    // Dropped after `drop` has ended the process.
+    _folder: TempDir,
+}
+
+impl Daemon {
+    fn start(binary: &Path, config: &str) -> Result<Daemon> {
+        let folder = tempfile::tempdir().context("make a folder for tailwater")?;
+        let file = folder.path().join("config.toml");
+        std::fs::write(&file, config).context("write config.toml")?;
+        let mut command = Command::new(binary);
+        command.args(["run", "--config"]).arg(&file).current_dir(folder.path());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = command.spawn().with_context(|| format!("start {}", binary.display()))?;
+        let stderr = process.stderr.take().context("piped")?;
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&lines);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                log.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(line);
+            }
+        });
+        Ok(Daemon { process, lines, admin: None, _folder: folder })
+    }
+
+    fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    fn log(&self) -> String {
+        self.lines.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).join("\n")
+    }
+
+    /// A GET on the admin port; `None` while nothing listens.
+    fn get(&mut self, path: &str) -> Result<Option<(u16, String)>> {
+        if let Some(status) = self.process.try_wait()? {
+            bail!("tailwater ended, {status}:\n{}", self.log());
+        }
+        if self.admin.is_none() {
+            let log = self.log();
+            let address = log.split_once("admin listening on ").and_then(|(_, rest)| rest.split_whitespace().next());
+            self.admin = address.map(str::to_owned);
+        }
+        let Some(admin) = &self.admin else { return Ok(None) };
+        let mut stream = TcpStream::connect(admin).with_context(|| format!("connect to {admin}"))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).with_context(|| format!("read {path}"))?;
+        let (head, body) = text.split_once("\r\n\r\n").with_context(|| format!("no HTTP in the answer to {path}"))?;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no HTTP status")?;
+        Ok(Some((status, body.to_owned())))
+    }
+
+    /// The value of this counter for each output; empty while there is none.
+    fn metrics(&mut self, name: &str) -> Result<Vec<u64>> {
+        let Some((200, body)) = self.get("/metrics")? else { return Ok(Vec::new()) };
+        let values = body.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{')?.rsplit_once(' '));
+        values.map(|(_, value)| value.parse().with_context(|| format!("{name} is {value:?}"))).collect()
+    }
+
+    async fn end(mut self) -> Result<()> {
+        terminate(self.pid())?;
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait()? {
+                ensure!(status.success(), "tailwater ended with {status}:\n{}", self.log());
+                return Ok(());
+            }
+            ensure!(begun.elapsed() < PATIENCE, "tailwater does not end after SIGTERM:\n{}", self.log());
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -1,0 +1,93 @@
+//! `cargo xtask bench`: builds what is measured and its references, then lets `tailwater-bench` measure.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use clap::Subcommand;
+
+use crate::{mongod, progress, target_folder, workspace};
+
+const PYMONGO: &str = "pymongo==4.20.0";
+
+/// Which benchmark.
+#[derive(Subcommand)]
+pub enum Bench {
+    /// From the change stream to a plugin's acknowledgement: speed, CPU and memory against bare loops; bench/results/tail.md
+    Tail {
+        /// How many events each run drains
+        #[arg(long, default_value_t = 200_000)]
+        events: u64,
+        /// How often each contender runs
+        #[arg(long, default_value_t = 7)]
+        runs: usize,
+        /// 20,000 events and 3 runs, to try it; the table goes to the target folder
+        #[arg(long, conflicts_with_all = ["events", "runs"])]
+        quick: bool,
+    },
+}
+
+/// Builds and measures.
+pub fn run(bench: Bench) -> Result<()> {
+    let Bench::Tail { events, runs, quick } = bench;
+    let (events, runs) = if quick { (20_000, 3) } else { (events, runs) };
+    let (root, target) = (workspace(), target_folder());
+    let mongod = mongod::find_or_fetch()?;
+    build(&root)?;
+    let release = target.join("release");
+    let results = if quick || runs < 7 { target.join("bench-tail.md") } else { root.join("bench/results/tail.md") };
+    let mut command = Command::new(release.join("tailwater-bench"));
+    command.arg("tail").arg("--mongod").arg(mongod).arg("--tailwater").arg(release.join("tailwater"));
+    command.args(["--events", &events.to_string(), "--runs", &runs.to_string()]).arg("--results").arg(results);
+    match python_with_pymongo(&target.join("tools")) {
+        Ok(python) => {
+            command.arg("--python").arg(python);
+        }
+        Err(error) => progress(&format!("going on without PyMongo: {error:#}")),
+    }
+    let status = command.status().context("start tailwater-bench")?;
+    ensure!(status.success(), "the benchmark failed");
+    Ok(())
+}
+
+fn build(root: &Path) -> Result<()> {
+    progress("cargo build --release (some minutes where nothing is built yet)");
+    let packages = ["tailwater", "tailwater-stdout", "tailwater-null", "tailwater-bench"];
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .current_dir(root)
+        .args(["build", "--release", "--locked"])
+        .args(packages.iter().flat_map(|name| ["-p", name]));
+    ensure!(cargo.status().context("start cargo build")?.success(), "cargo build --release failed");
+    Ok(())
+}
+
+/// A virtual environment with the pinned PyMongo, made once.
+fn python_with_pymongo(tools: &Path) -> Result<PathBuf> {
+    let folder = tools.join(PYMONGO.replace("==", "-"));
+    let python = folder.join("bin/python");
+    let usable = |python: &Path| {
+        let mut command = Command::new(python);
+        command.args(["-c", "import pymongo"]).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    if usable(&python) {
+        return Ok(python);
+    }
+    fs::create_dir_all(tools).with_context(|| format!("create {}", tools.display()))?;
+    progress(&format!("install {PYMONGO} into {} (once)", folder.display()));
+    let needs = "it needs python3 with venv (Debian, Ubuntu: apt-get install python3-venv)";
+    quietly(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder)).context(needs)?;
+    quietly(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", PYMONGO]))?;
+    ensure!(usable(&python), "{} cannot import pymongo", python.display());
+    Ok(python)
+}
+
+fn quietly(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("start {command:?}"))?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{command:?} failed: {}", error.lines().last().unwrap_or_default());
+    Ok(())
+}

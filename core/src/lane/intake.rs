@@ -228,3 +228,84 @@ impl Intake {
         CatchUp { batches, task, begun: false }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mongodb::Client;
+    use mongodb::options::ClientOptions;
+
+    use super::*;
+    use crate::event::fixture::{event, token, token_data};
+    use crate::source::scope::Scope;
+    use crate::source::token::Timestamp64;
+
+    /// A deployment that is not there: streams on it try to open without end.
+    fn nowhere() -> StreamOptions {
+        let options = ClientOptions::builder().server_selection_timeout(Duration::from_millis(10)).build();
+        StreamOptions {
+            client: Client::with_options(options).expect("a client"),
+            scope: Scope { database: None, filter: None },
+            full_document: None,
+            full_document_before_change: None,
+            show_expanded_events: false,
+            pipeline: Vec::new(),
+            filter: None,
+        }
+    }
+
+    fn at(time: u32) -> Place {
+        Place::After(token(&token_data(time, 1, 0)))
+    }
+
+    fn times(intake: &mut Intake, read_to: &Place) -> Vec<u32> {
+        let mut times = Vec::new();
+        while let Next::Event(event) = intake.next(read_to) {
+            times.push(event.token().position().time.seconds());
+        }
+        times
+    }
+
+    #[tokio::test]
+    async fn a_lane_ahead_of_the_window_neither_repeats_nor_goes_back() {
+        let window = Arc::new(Window::new(1 << 20, Place::From(Timestamp64(1))));
+        let mut intake = Intake::new(Arc::clone(&window), &at(5), nowhere(), Arc::new(Semaphore::new(1)));
+        assert!(intake.is_live());
+        assert!(matches!(intake.next(&at(5)), Next::Nothing), "the window has come less far than the lane");
+        window.push((1..=3).map(|time| event(&token_data(time, 1, 0), Some(1), 0)).collect(), at(3));
+        assert_eq!(times(&mut intake, &at(5)), []);
+        assert!(matches!(intake.next(&at(5)), Next::Nothing));
+        window.push((4..=8).map(|time| event(&token_data(time, 1, 0), Some(1), 0)).collect(), at(9));
+        assert_eq!(times(&mut intake, &at(5)), [6, 7, 8]);
+        assert!(matches!(intake.next(&at(8)), Next::Reached(place) if place == at(9)));
+    }
+
+    #[tokio::test]
+    async fn a_lane_that_rests_gives_its_stream_to_others() {
+        let window = Arc::new(Window::new(1 << 20, at(100)));
+        let permits = Arc::new(Semaphore::new(1));
+        let mut first = Intake::new(Arc::clone(&window), &at(5), nowhere(), Arc::clone(&permits));
+        assert!(matches!(first.next(&at(5)), Next::Nothing) && !first.is_live());
+        while permits.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        first.rest();
+        // Handed on as soon as the stream's task is gone; the test ends by its own limit if that never happens.
+        let handed_on = tokio::time::timeout(Duration::from_secs(20), permits.acquire()).await;
+        assert!(handed_on.is_ok(), "a lane at rest keeps no stream");
+    }
+
+    #[tokio::test]
+    async fn a_lane_that_waits_for_a_stream_takes_the_window_when_it_fits_again() {
+        let window = Arc::new(Window::new(1 << 20, at(100)));
+        // No stream is free, ever.
+        let mut intake = Intake::new(Arc::clone(&window), &at(100), nowhere(), Arc::new(Semaphore::new(0)));
+        assert!(intake.is_live());
+        let large = (101..=104).map(|time| event(&token_data(time, 1, 0), Some(1), 400_000)).collect();
+        window.push(large, at(104));
+        assert!(matches!(intake.next(&at(100)), Next::Nothing) && !intake.is_live(), "it fell off");
+        // It was given what it missed otherwise, and is at 104 now.
+        assert!(matches!(intake.next(&at(104)), Next::Nothing) && intake.is_live());
+    }
+}

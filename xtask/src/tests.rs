@@ -1,13 +1,12 @@
 //! `cargo xtask test`: what the tests need, then all of them.
 
-use std::env;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{mongod, progress, workspace};
+use crate::{cargo, mongod, progress};
 
 /// Finds compilers for C and C++ and a mongod, and runs the tests of every package with them.
 pub fn run(filter: Option<&str>) -> Result<()> {
@@ -31,8 +30,8 @@ pub fn run(filter: Option<&str>) -> Result<()> {
 }
 
 fn cargo_test(mongod: &Path) -> Command {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(workspace()).args(["test", "--workspace", "--all-features", "--locked"]);
+    let mut command = cargo();
+    command.args(["test", "--workspace", "--all-features", "--locked"]);
     command.env("TAILWATER_MONGOD", mongod);
     command
 }

@@ -61,7 +61,7 @@ impl Faulty {
     fn delay(&self) -> Duration {
         let delay = Duration::from_millis(self.options.delay_ms);
         let batch = self.batches.fetch_add(1, Ordering::Relaxed);
-        if self.options.uneven && batch % 2 == 0 { delay * 4 } else { delay }
+        if self.options.uneven && batch.is_multiple_of(2) { delay * 4 } else { delay }
     }
 
     fn reject_matching(&self, batch: &Batch) -> Result<(), DeliverError> {

@@ -16,5 +16,6 @@ mod restart_transaction;
 mod scopes;
 mod slow_output;
 mod source_errors;
+mod start_faults;
 mod starts;
 mod tidy;

@@ -30,7 +30,8 @@ struct Slot {
     token: Token,
     settled: bool,
     /// Set where something was read between the previous slot and this one: the place just before this one.
-    before: Option<Place>,
+    /// Boxed: nearly always none, and there are thousands of slots.
+    before: Option<Box<Place>>,
 }
 
 impl Settle {
@@ -53,7 +54,7 @@ impl Settle {
         if self.slots.is_empty() {
             self.before_front = read_to;
         } else if self.passed {
-            before = Some(read_to);
+            before = Some(Box::new(read_to));
         }
         self.passed = false;
         self.slots.push_back(Slot { token: token.clone(), settled: false, before });
@@ -83,7 +84,7 @@ impl Settle {
             }
         }
         if let Some(before) = self.slots.front_mut().and_then(|slot| slot.before.take()) {
-            self.before_front = before;
+            self.before_front = *before;
         }
         true
     }

@@ -95,6 +95,8 @@ pub struct LaneParts {
     pub batch_events_max: Option<u32>,
     /// Of the plugin: it asks for JSON.
     pub wants_json: bool,
+    /// It does not deliver: its plugin said that it can never start like this.
+    pub stopped: bool,
     /// Where it counts.
     pub metrics: LaneMetrics,
     /// For the newest known cluster time.
@@ -145,7 +147,7 @@ impl Lane {
             lingering_since: None,
             waiting_since: None,
             troubled_since: None,
-            stopped: false,
+            stopped: parts.stopped,
             state: State::Starting,
             metrics: parts.metrics,
             source: parts.source,
@@ -189,7 +191,10 @@ impl Lane {
     fn take_in(&mut self, now: Instant) {
         while !self.stopped && self.has_room() {
             match self.intake.next(self.settle.read_to()) {
-                Next::Event(event) => self.take(event),
+                Next::Event(event) => {
+                    self.waiting_since = None;
+                    self.take(event);
+                }
                 Next::Reached(place) => {
                     self.source.saw(place.time());
                     self.settle.pass(place);
@@ -288,6 +293,9 @@ impl Lane {
 
     fn replace_instance(&mut self, kind: FaultKind, reason: &str) {
         self.metrics.fault(kind);
+        if self.stopped {
+            return self.life.give_up();
+        }
         let again = self.schedule.fail_all();
         self.metrics.retried.inc_by(again as u64);
         self.deadlines.clear();
@@ -338,7 +346,7 @@ impl Lane {
         }
         if let Some(pause) = pause {
             let pause = if pause.is_zero() { delay(1) } else { pause };
-            self.paused_until = Some(now + pause);
+            self.paused_until = self.paused_until.max(Some(now + pause));
             info!(output = self.config.name, ?pause, "the plugin asked to pause the output");
         }
         for (item, reason) in done.rejected {
@@ -389,6 +397,8 @@ impl Lane {
             error!(output = self.config.name, "output stopped: {reason}; mend the cause and start tailwater again");
         }
         self.stopped = true;
+        // Stopped is a state an operator must act on, not one that will pass: readiness does not wait for it.
+        self.life.is_awaited_no_more();
     }
 
     fn on_saved(&mut self, durable: bool) {
@@ -456,19 +466,24 @@ impl Lane {
                 () = tokio::time::sleep_until(settle_until.into()) => break,
             }
         }
-        while self.durable.is_saving() || *self.settle.low_water() != *self.durable.place() {
-            self.durable.save(&self.settle);
-            if !self.durable.is_saving() {
-                break;
-            }
-            match tokio::time::timeout_at(deadline.into(), self.durable.saved()).await {
-                Ok(true) => self.on_saved(true),
-                Ok(false) => {
-                    self.on_saved(false);
+        // Tried again until the deadline: a stepdown in the middle of a drain passes.
+        let last_save = async {
+            while self.durable.is_saving() || *self.settle.low_water() != *self.durable.place() {
+                self.durable.save(&self.settle);
+                if !self.durable.is_saving() {
                     break;
                 }
-                Err(_) => break,
+                let durable = self.durable.saved().await;
+                if durable {
+                    self.metrics.checkpoints.inc()
+                } else {
+                    self.metrics.checkpoint_failures.inc()
+                };
+                tokio::time::sleep_until(self.durable.not_before().into()).await;
             }
+        };
+        if tokio::time::timeout_at(deadline.into(), last_save).await.is_err() {
+            warn!(output = self.config.name, "the last checkpoint could not be written in time");
         }
         self.life.stop(deadline.saturating_duration_since(Instant::now())).await;
         Ended { output: self.config.name, unsettled: self.settle.unsettled(), durable: self.durable.place().clone() }

@@ -5,15 +5,21 @@
 //! not need a server to be found; plugins start before the stream opens, so that no event waits for a port to be bound; a
 //! start at "now" is durable before the daemon says that it is ready, so that from then on nothing is missed.
 
+mod places;
+mod plugins;
+
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bson::{Document, doc};
+use futures::StreamExt;
 use futures::future::{join_all, try_join_all};
+use futures::stream::FuturesUnordered;
 use prometheus_client::registry::Registry;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::admin::Readiness;
 use crate::checkpoint::file::FileStore;
@@ -22,24 +28,24 @@ use crate::checkpoint::{self, CheckpointError, Store};
 use crate::config::Config;
 use crate::lane::durable::Durable;
 use crate::lane::intake::Intake;
-use crate::lane::life::{Change, Life};
-use crate::lane::metrics::LaneFamilies;
+use crate::lane::metrics::{LaneFamilies, State};
 use crate::lane::{Ended, Lane, LaneParts};
 use crate::output::PreparedOutput;
-use crate::plugin::Port;
-use crate::source::config::{FullDocument, FullDocumentBeforeChange, Start};
+use crate::pipeline::places::{FirstPlace, first_place, shared_place};
+use crate::pipeline::plugins::{StartedPlugin, start_plugins};
 use crate::source::connect::{Deployment, connect};
 use crate::source::error::SourceError;
+use crate::source::health::{Health, HealthMetrics};
 use crate::source::metrics::SourceMetrics;
-use crate::source::place::Place;
 use crate::source::pump;
-use crate::source::scope::Scope;
 use crate::source::stream::{ChangeStream, StreamOptions};
-use crate::source::token::Timestamp64;
 use crate::window::Window;
 
-/// Outputs this close to the newest one share its stream from the start; those further behind begin in catch-up.
-const TOGETHER: Duration = Duration::from_secs(30);
+/// Connections beside one per output for its checkpoint and one per catch-up stream: the shared stream, and the start.
+const SPARE_CONNECTIONS: u32 = 4;
+
+/// For plugins that have started when something else did not.
+const STOP_AGAIN: Duration = Duration::from_secs(5);
 
 /// Why the daemon cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +56,7 @@ pub enum PipelineError {
     /// A checkpoint could not be read, or a first one not written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// A plugin says that it can never start like this.
+    /// No plugin can ever start like this.
     #[error("start output {output}: {reason}")]
     Plugin {
         /// The output.
@@ -75,6 +81,7 @@ pub enum PipelineError {
 #[derive(Clone, Debug, Default)]
 pub struct PipelineMetrics {
     source: SourceMetrics,
+    health: HealthMetrics,
     lanes: LaneFamilies,
 }
 
@@ -82,6 +89,7 @@ impl PipelineMetrics {
     /// Makes them visible in `/metrics`.
     pub fn register(&self, registry: &mut Registry) {
         self.source.register(registry);
+        self.health.register(registry);
         self.lanes.register(registry);
     }
 }
@@ -89,64 +97,121 @@ impl PipelineMetrics {
 /// Starts everything and returns when the stream is open and every lane at work.
 ///
 /// # Errors
-/// See [`PipelineError`]. Nothing was delivered then.
+/// See [`PipelineError`]. Nothing was delivered then, and what had started is stopped.
 pub async fn start(
     config: Config,
     outputs: Vec<PreparedOutput>,
     metrics: PipelineMetrics,
     readiness: &Readiness,
 ) -> Result<Running, PipelineError> {
-    let source_ready = readiness.wait_for("source");
-    let PipelineMetrics { source: source_metrics, lanes: families } = metrics;
-    let deployment = connect(config.source.uri.expose()).await?;
-    source_metrics.saw(deployment.now);
+    let connections = config.source.catch_up_streams_max + outputs.len() as u32 + SPARE_CONNECTIONS;
+    let deployment = connect(config.source.uri.expose(), connections).await?;
+    metrics.source.saw(deployment.now);
     let store = open_store(&config.checkpoint, &config.name, &deployment)?;
     let places = try_join_all(outputs.iter().map(|output| first_place(output, &store, &config, &deployment))).await?;
-    let lives = start_plugins(&outputs, readiness).await?;
+    let mut plugins = start_plugins(&outputs, readiness).await?;
+    match open_stream(&config, &deployment, &outputs, &places, &store).await {
+        Ok((stream, options)) => {
+            let health = Health::new(metrics.health.clone(), readiness);
+            let started = Started { outputs, places, plugins, store, stream: stream.with_health(health), options };
+            Ok(run_lanes(config, started, metrics))
+        }
+        Err(error) => {
+            join_all(plugins.iter_mut().map(|plugin| plugin.life.stop(STOP_AGAIN))).await;
+            Err(error)
+        }
+    }
+}
 
-    let options = stream_options(&config, &deployment, &outputs);
-    let place = shared_place(&places);
+/// Opens the shared stream; then, and only then, places that did not come from a checkpoint become durable: one that the
+/// oplog does not reach must not outlive the mending of `source.start`.
+async fn open_stream(
+    config: &Config,
+    deployment: &Deployment,
+    outputs: &[PreparedOutput],
+    places: &[FirstPlace],
+    store: &Store,
+) -> Result<(ChangeStream, StreamOptions), PipelineError> {
+    let filter = union(outputs.iter().map(|output| output.config.query.as_ref()));
+    let options = StreamOptions { filter, ..StreamOptions::new(deployment.client.clone(), &config.source) };
+    let place = shared_place(places);
     info!(%place, watch = options.scope.describe(), "opening the change stream");
     let stream = ChangeStream::open(options.clone(), place.clone()).await?;
-    let window = Arc::new(Window::new(config.window.bytes_max, place));
-    let permits = Arc::new(Semaphore::new(config.source.catch_up_streams_max as usize));
+    for (output, first) in outputs.iter().zip(places) {
+        if first.stored || output.library.descriptor().broadcast {
+            continue;
+        }
+        if !first.place.is_covered_since(&place) {
+            ChangeStream::open(options_of(output, &options), first.place.clone()).await?;
+        }
+        store.save(&output.config.name, &first.place).await?;
+    }
+    Ok((stream, options))
+}
 
-    let mut lanes = Vec::new();
-    for ((output, life), place) in outputs.into_iter().zip(lives).zip(places) {
-        let own = StreamOptions { filter: output.config.query.clone(), ..options.clone() };
+/// Everything that was started, in the order of the outputs.
+struct Started {
+    outputs: Vec<PreparedOutput>,
+    places: Vec<FirstPlace>,
+    plugins: Vec<StartedPlugin>,
+    store: Arc<Store>,
+    stream: ChangeStream,
+    options: StreamOptions,
+}
+
+fn run_lanes(config: Config, started: Started, metrics: PipelineMetrics) -> Running {
+    let Started { outputs, places, plugins, store, stream, options } = started;
+    let window = Arc::new(Window::new(config.window.bytes_max, shared_place(&places)));
+    let permits = Arc::new(Semaphore::new(config.source.catch_up_streams_max as usize));
+    let (drain_lanes, drain) = watch::channel(None);
+    let lanes = FuturesUnordered::new();
+    for ((output, plugin), first) in outputs.into_iter().zip(plugins).zip(places) {
+        let place = first.place;
+        let own = options_of(&output, &options);
         let intake = Intake::new(Arc::clone(&window), &place, own, Arc::clone(&permits));
         let descriptor = output.library.descriptor();
         let kept = (!descriptor.broadcast).then(|| Arc::clone(&store));
-        let durable =
-            Durable::new(kept, &output.config.name, &config.checkpoint, output.config.ahead_max, place.clone());
+        let (name, ahead_max) = (output.config.name.clone(), output.config.ahead_max);
+        let durable = Durable::new(kept, &name, &config.checkpoint, ahead_max, place.clone());
+        let lane_metrics = metrics.lanes.of(&name);
         let lane = Lane::new(LaneParts {
             matcher: output.matcher,
             intake,
-            life,
+            life: plugin.life,
+            stopped: plugin.stopped,
             durable,
             place,
             batch_events_max: descriptor.batch_events_max,
             wants_json: descriptor.wants_json,
-            metrics: families.of(&output.config.name),
-            source: source_metrics.clone(),
+            metrics: lane_metrics.clone(),
+            source: metrics.source.clone(),
             config: output.config,
         });
-        lanes.push(lane);
+        let task = tokio::spawn(lane.run(drain.clone()));
+        let watched: LaneTask = Box::pin(async move {
+            let ended = task.await;
+            if let Err(error) = &ended {
+                lane_metrics.state(State::Stopped);
+                error!(output = name, "output stopped: its lane failed: {error}; this is a bug, please report it");
+            }
+            ended.ok()
+        });
+        lanes.push(watched);
     }
     let (stop_pump, pump_stop) = watch::channel(false);
-    let pump = tokio::spawn(pump(stream, window, source_metrics, pump_stop));
-    let (drain_lanes, drain) = watch::channel(None);
-    let lanes = lanes.into_iter().map(|lane| tokio::spawn(lane.run(drain.clone()))).collect();
-    source_ready.done();
+    let pump = tokio::spawn(pump(stream, window, metrics.source, pump_stop));
     info!("running");
-    Ok(Running { pump, stop_pump, lanes, drain_lanes, grace: config.shutdown_grace })
+    Running { pump, stop_pump, lanes, drain_lanes, grace: config.shutdown_grace }
 }
+
+/// A lane at work: `None` when it failed, which was said then.
+type LaneTask = Pin<Box<dyn Future<Output = Option<Ended>> + Send>>;
 
 /// A pipeline at work.
 pub struct Running {
     pump: JoinHandle<Result<(), SourceError>>,
     stop_pump: watch::Sender<bool>,
-    lanes: Vec<JoinHandle<Ended>>,
+    lanes: FuturesUnordered<LaneTask>,
     drain_lanes: watch::Sender<Option<Instant>>,
     grace: Duration,
 }
@@ -158,33 +223,32 @@ impl Running {
     /// # Errors
     /// What ended the source. The lanes were drained all the same.
     pub async fn until(mut self, stop: impl Future<Output = ()>) -> Result<(), PipelineError> {
-        let source = tokio::select! {
-            ended = &mut self.pump => Some(ended),
-            () = stop => None,
+        tokio::pin!(stop);
+        let source = loop {
+            tokio::select! {
+                ended = &mut self.pump => break Some(ended),
+                () = &mut stop => break None,
+                // Only a lane that failed ends by itself. The others do not notice.
+                Some(_) = self.lanes.next() => {}
+            }
         };
         let deadline = Instant::now() + self.grace;
         info!(grace = ?self.grace, "draining");
         self.stop_pump.send_replace(true);
         self.drain_lanes.send_replace(Some(deadline));
-        let mut first_error = None;
-        for lane in join_all(self.lanes).await {
-            match lane {
-                Ok(ended) if ended.unsettled == 0 => {
-                    info!(output = ended.output, durable = %ended.durable, "output drained");
-                }
-                Ok(ended) => warn!(
-                    output = ended.output,
-                    unsettled = ended.unsettled,
-                    durable = %ended.durable,
-                    "output ended with unsettled events; they are delivered after the next start"
-                ),
-                Err(error) => first_error = Some(PipelineError::Internal("a lane", error)),
+        while let Some(ended) = self.lanes.next().await {
+            let Some(Ended { output, unsettled, durable }) = ended else { continue };
+            if unsettled == 0 {
+                info!(output, %durable, "output drained");
+            } else {
+                let what = "output ended with unsettled events; they are delivered after the next start";
+                warn!(output, unsettled, %durable, "{what}");
             }
         }
         match source {
             Some(Ok(Err(error))) => Err(error.into()),
             Some(Err(error)) => Err(PipelineError::Internal("the source", error)),
-            Some(Ok(Ok(()))) | None => first_error.map_or(Ok(()), Err),
+            Some(Ok(Ok(()))) | None => Ok(()),
         }
     }
 }
@@ -200,107 +264,9 @@ fn open_store(
     }))
 }
 
-/// Where an output begins: at its checkpoint, or at `source.start`, which is made durable at once.
-async fn first_place(
-    output: &PreparedOutput,
-    store: &Store,
-    config: &Config,
-    deployment: &Deployment,
-) -> Result<Place, PipelineError> {
-    let name = &output.config.name;
-    let after_now = Place::From(Timestamp64(deployment.now.0 + 1));
-    if output.library.descriptor().broadcast {
-        return Ok(after_now);
-    }
-    if let Some(place) = store.load(name).await? {
-        info!(output = name, %place, "going on at the checkpoint");
-        return Ok(place);
-    }
-    let place = match &config.source.start {
-        Start::Now => after_now,
-        Start::Time { seconds } => Place::From(Timestamp64(u64::from(*seconds) << 32)),
-
-        Start::Event { id } => Place::AfterId(*id),
-    };
-    let ahead = place.time().seconds().saturating_sub(deployment.now.seconds() + 1);
-    if ahead > 0 {
-        return Err(PipelineError::StartInFuture { seconds: ahead });
-    }
-    store.save(name, &place).await?;
-    info!(output = name, %place, "no checkpoint yet, beginning at source.start");
-    Ok(place)
-}
-
-/// One attempt for each; an output whose attempt did not succeed tries on by itself while the others work.
-async fn start_plugins(outputs: &[PreparedOutput], readiness: &Readiness) -> Result<Vec<Life>, PipelineError> {
-    let starts = outputs.iter().map(|output| async move {
-        let name = &output.config.name;
-        let port = Port::new(name, output.config.json);
-        let condition = readiness.wait_for(&format!("plugin of {name}"));
-        let mut life = Life::new(output.library.clone(), port, Arc::new(output.config.options.clone()), condition);
-        match life.change().await {
-            Change::Fatal(reason) => Err(PipelineError::Plugin { output: name.clone(), reason }),
-            Change::NotStarted { reason, wait } => {
-                warn!(output = name, ?wait, "plugin did not start: {reason}; trying again");
-                Ok(life)
-            }
-            Change::Started => {
-                info!(output = name, plugin = output.library.descriptor().name, "plugin started");
-                Ok(life)
-            }
-            // Not before a batch was handed out.
-            Change::Outcome(_) => Ok(life),
-        }
-    });
-    let mut lives = Vec::new();
-    let mut refused = None;
-    for start in join_all(starts).await {
-        match start {
-            Ok(life) => lives.push(life),
-            Err(error) => refused = Some(refused.unwrap_or(error)),
-        }
-    }
-    match refused {
-        None => Ok(lives),
-        Some(error) => {
-            // What did start is ended in order, ports closed.
-            join_all(lives.iter_mut().map(|life| life.stop(Duration::from_secs(5)))).await;
-            Err(error)
-        }
-    }
-}
-
-/// The oldest place within [`TOGETHER`] of the newest.
-fn shared_place(places: &[Place]) -> Place {
-    let newest = places.iter().map(|place| place.time().seconds()).max().unwrap_or(0);
-    let near = newest.saturating_sub(TOGETHER.as_secs() as u32);
-    let oldest = places
-        .iter()
-        .filter(|place| place.time().seconds() >= near)
-        .reduce(|oldest, place| if oldest.is_covered_since(place) { place } else { oldest });
-    oldest.cloned().unwrap_or(Place::From(Timestamp64(1)))
-}
-
-fn stream_options(config: &Config, deployment: &Deployment, outputs: &[PreparedOutput]) -> StreamOptions {
-    let source = &config.source;
-    StreamOptions {
-        client: deployment.client.clone(),
-        scope: Scope::new(&source.watch),
-        full_document: match source.full_document {
-            FullDocument::Off => None,
-            FullDocument::UpdateLookup => Some("updateLookup"),
-            FullDocument::WhenAvailable => Some("whenAvailable"),
-            FullDocument::Required => Some("required"),
-        },
-        full_document_before_change: match source.full_document_before_change {
-            FullDocumentBeforeChange::Off => None,
-            FullDocumentBeforeChange::WhenAvailable => Some("whenAvailable"),
-            FullDocumentBeforeChange::Required => Some("required"),
-        },
-        show_expanded_events: source.show_expanded_events,
-        pipeline: source.pipeline.clone(),
-        filter: union(outputs.iter().map(|output| output.config.query.as_ref())),
-    }
+/// The same stream for one output alone.
+fn options_of(output: &PreparedOutput, shared: &StreamOptions) -> StreamOptions {
+    StreamOptions { filter: output.config.query.clone(), ..shared.clone() }
 }
 
 /// One `$match` that lets through what any output wants; `None` as soon as one wants everything.

@@ -10,25 +10,25 @@ mod commands;
 pub mod config;
 pub(crate) mod descriptor;
 mod elf;
-mod exit;
 pub(crate) mod host;
 pub(crate) mod instance;
 pub(crate) mod loader;
 pub(crate) mod metrics;
 pub(crate) mod options;
 pub(crate) mod port;
+mod process;
 mod text;
 pub(crate) mod tokens;
 pub(crate) mod verdict;
 
 pub use batch::Delivered;
 pub use descriptor::{Descriptor, Refusal};
-pub use exit::end_process;
 pub use instance::{Instance, StartError};
 pub use loader::{Library, LoadError, default_dir};
 pub use metrics::register_metrics;
 pub use options::OptionsError;
 pub use port::Port;
+pub use process::{bound_allocator, end_process};
 pub use verdict::{Outcome, Verdict, Verdicts};
 
 #[cfg(test)]

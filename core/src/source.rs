@@ -3,6 +3,7 @@
 pub mod config;
 pub mod connect;
 pub mod error;
+pub mod health;
 pub mod metrics;
 pub mod place;
 pub mod scope;
@@ -34,7 +35,7 @@ pub async fn pump(
             batch = stream.next() => batch?,
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
         };
-        metrics.read(&batch, stream.reopened());
+        metrics.read(&batch);
         window.push(batch.events, batch.reached);
         let (events, bytes) = window.size();
         metrics.window(events, bytes);

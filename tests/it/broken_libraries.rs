@@ -250,7 +250,7 @@ fn a_good_library_is_described_and_passes_the_check() {
     let output = check(built.dir.path(), "plugin = \"broken\"\nmatch = { \"fullDocument.status\" = \"open\" }");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!((output.status.code(), &*out), (Some(0), "outputs.live: plugin broken 1.2.3\nok\n"), "{err}");
-    assert!(err.contains("warning: outputs.live.match") && err.contains("update_lookup"), "{err}");
+    assert!(err.contains("tailwater: warning: ") && err.contains("/config.toml: outputs.live.match: with"), "{err}");
 }
 
 #[test]

@@ -184,6 +184,16 @@ const CASES: &[Case] = &[
     ),
     case(
         URI,
+        "\"mongodb://user:pa?ss@127.0.0.1/\"",
+        "config.toml:3:7: source.uri: not a MongoDB address: there is an @ behind the first ?, write ? in a user name or password as %3F and @ in an option as %40",
+    ),
+    case(
+        URI,
+        "\"mongodb://127.0.0.1/?authMechanismProperties=s3cret\"",
+        "config.toml:3:7: source.uri: not a MongoDB address: its options cannot be read; write authMechanismProperties as name:value, separated by commas",
+    ),
+    case(
+        URI,
         "\"mongodb://${TAILWATER_NO_SUCH}/\"",
         "config.toml:3:7: source.uri: environment variable TAILWATER_NO_SUCH is not set, set it or write \"$${\" for a literal \"${\"",
     ),
@@ -381,23 +391,26 @@ fn the_binary_says_each_in_one_line_and_ends_with_64() {
 
 /// What only a loaded plugin or a compiled query can tell; part of the one line that follows.
 const WITH_PLUGINS: &[(&str, &str)] = &[
-    ("plugin = \"nosuch\"", "outputs.live.plugin: no plugin \"nosuch\" in "),
+    ("plugin = \"nosuch\"", "config.toml: outputs.live.plugin: no plugin \"nosuch\" in "),
     (
         "plugin = \"stdout\"\noptions = { pth = \"x\" }",
-        "outputs.live.options.pth: unknown option, did you mean \"path\"?",
+        "config.toml: outputs.live.options.pth: unknown option, did you mean \"path\"?",
     ),
     (
         "plugin = \"stdout\"\noptions = { path = 5 }",
-        "outputs.live.options.path: value is not of types \"null\", \"string\"",
+        "config.toml: outputs.live.options.path: value is not of types \"null\", \"string\"",
     ),
-    ("plugin = \"stdout\"\noptions = { fsync = \"often\" }", "outputs.live.options.fsync: value is not valid"),
+    (
+        "plugin = \"stdout\"\noptions = { fsync = \"often\" }",
+        "config.toml: outputs.live.options.fsync: value is not valid",
+    ),
     (
         "plugin = \"stdout\"\nmatch = { a = { \"$near\" = 1 } }",
-        "outputs.live.match: compile match: unknown operator $near on the field a",
+        "config.toml: outputs.live.match: compile match: unknown operator $near on the field a",
     ),
     (
         "plugin = \"stdout\"\nmatch = { \"$nor\" = 1 }",
-        "outputs.live.match: compile match: unknown operator $nor at the top; did you mean $or?",
+        "config.toml: outputs.live.match: compile match: unknown operator $nor at the top; did you mean $or?",
     ),
 ];
 

@@ -1,6 +1,6 @@
 //! Kill the daemon at any instant, again and again, while 20,000 changes to 200 documents are written: every output ends
-//! with every event at least once, in order per document, and no kill repeats more than `ahead_max` events. With both
-//! checkpoint stores.
+//! with every event at least once, in order per document also within each run, and no kill repeats more than `ahead_max`
+//! events. With both checkpoint stores.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -62,7 +62,9 @@ async fn run(checkpoint: &str) {
     let status = daemon.terminate_and_wait(Duration::from_secs(30)).await;
     assert!(status.success(), "after SIGTERM: {status}");
 
-    verify("all", &all, &all_kills, |_| true);
+    let interrupted = verify("all", &all, &all_kills, |_| true);
+    // Kills that hit nothing undurable would prove nothing.
+    assert!(interrupted > 0, "no kill interrupted a delivery: nothing was delivered twice");
     verify("odd", &odd, &odd_kills, |version| version % 2 == 1);
     let ids: HashSet<String> = all.first_occurrences().iter().map(id).collect();
     assert!(odd.first_occurrences().iter().all(|event| ids.contains(&id(event))), "one id in both outputs");
@@ -101,11 +103,12 @@ fn is_odd(change: i64) -> bool {
     (change / DOCUMENTS) % 2 == 1
 }
 
-fn verify(output: &str, lines: &Lines, kills: &[u64], wanted: fn(i64) -> bool) {
+/// Checks the file of one output; gives back how many lines repeat an earlier event.
+fn verify(output: &str, lines: &Lines, kills: &[u64], wanted: fn(i64) -> bool) -> usize {
     let mut versions: HashMap<i64, Vec<i64>> = HashMap::new();
     for event in lines.first_occurrences() {
-        let document = &event["fullDocument"];
-        versions.entry(number(&document["_id"])).or_default().push(number(&document["version"]));
+        let (document, version) = document_and_version(&event);
+        versions.entry(document).or_default().push(version);
     }
     let expected: Vec<i64> = (0..CHANGES / DOCUMENTS).filter(|version| wanted(*version)).collect();
     assert_eq!(versions.len(), DOCUMENTS as usize, "documents in output {output}");
@@ -115,14 +118,29 @@ fn verify(output: &str, lines: &Lines, kills: &[u64], wanted: fn(i64) -> bool) {
 
     let mut seen = HashSet::new();
     let mut repeats = vec![0; kills.len() + 1];
+    // The last version of each document that one run has written: only a new run may begin earlier.
+    let mut last: HashMap<(usize, i64), i64> = HashMap::new();
     for (offset, event) in lines.events_at() {
+        let run = kills.partition_point(|kill| *kill <= offset);
         if !seen.insert(id(&event)) {
-            repeats[kills.partition_point(|kill| *kill <= offset)] += 1;
+            repeats[run] += 1;
         }
+        let (document, version) = document_and_version(&event);
+        let before = last.insert((run, document), version).unwrap_or(-1);
+        assert!(
+            before <= version,
+            "output {output}, run {run}: document {document} goes from {before} back to {version}"
+        );
     }
     let (sum, max) = (repeats.iter().sum::<usize>(), repeats.iter().max().copied().unwrap_or(0));
     eprintln!("output {output}: {sum} repeats over {} kills, at most {max} after one", kills.len());
     assert!(max <= AHEAD_MAX, "output {output}: {max} events repeat after one kill, more than ahead_max = {AHEAD_MAX}");
+    sum
+}
+
+fn document_and_version(event: &Value) -> (i64, i64) {
+    let document = &event["fullDocument"];
+    (number(&document["_id"]), number(&document["version"]))
 }
 
 /// A number in relaxed JSON.

@@ -42,10 +42,14 @@ async fn a_server_that_was_killed_and_came_back_costs_nothing() {
         mongod.kill9();
         eventually("the daemon has noticed", DEADLINE, || daemon.has_logged(&["WARN", "opening it again"])).await;
         assert_eq!(daemon.get("/healthz").map(|answer| answer.status), Some(200));
+        assert_eq!(daemon.get("/readyz").map(|answer| answer.status), Some(503), "the source is not open");
+        assert_eq!(daemon.metric("tailwater_source_open", &[]), Some(0.0));
         mongod.start_again().await;
         insert(&mongod, round * 100).await;
         has(&lines, (round + 1) * 100).await;
         assert!(reopened(&daemon) > before, "the stream was opened again");
+        assert_eq!(daemon.get("/readyz").map(|answer| answer.status), Some(200));
+        assert_eq!(daemon.metric("tailwater_source_open", &[]), Some(1.0));
     }
     assert!(daemon.is_running());
     assert_eq!(lines.events().len(), 300, "opening again in the same process repeats nothing");

@@ -180,3 +180,19 @@ async fn a_filtered_database_stream_goes_on_behind_drop_database() {
 async fn a_cluster_stream_goes_on_behind_drop_database() {
     drop_database("[\"shop.orders\", \"crm.*\"]").await;
 }
+
+/// The operator's own stage hides the invalidate event; the database stream ends without a word all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stage_that_hides_the_invalidate_does_not_stop_the_stream() {
+    let scene = Scene::new("[\"shop.*\"]\npipeline = [{ \"$match\" = { operationType = \"insert\" } }]", "").await;
+    let daemon = scene.daemon().await;
+    scene.insert("shop.orders", 1).await;
+    scene.expect(&["insert shop.orders 1"]).await;
+    for round in 1..4 {
+        scene.command("shop", doc! { "dropDatabase": 1 }).await;
+        scene.insert("shop.orders", round + 1).await;
+        let expected: Vec<String> = (1..=round + 1).map(|id| format!("insert shop.orders {id}")).collect();
+        scene.expect(&expected.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    }
+    assert!(daemon.terminate_and_wait(DEADLINE).await.success());
+}

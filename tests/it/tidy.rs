@@ -59,6 +59,11 @@ fn nothing_is_put_off_or_left_out() {
         let mark = marks.iter().find(|mark| text.contains(mark.as_str()))?;
         Some(format!("{file} contains {mark}"))
     });
+    each_file(|file, text| {
+        let mut head = text.lines().filter(|line| line.starts_with("//!"));
+        let line = head.find(|line| line.to_ascii_lowercase().contains("placeholder"))?;
+        Some(format!("{file} is not what it says it will be: {line}"))
+    });
 }
 
 #[test]

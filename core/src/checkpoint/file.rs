@@ -25,6 +25,10 @@ impl FileStore {
     /// [`CheckpointError::InUse`], or what the file system says.
     pub fn open(folder: &Path, name: &str) -> Result<Self, CheckpointError> {
         fs::create_dir_all(folder).map_err(|e| failed("create checkpoint folder", folder, &e))?;
+        // The folder itself must survive a power cut, or the outputs would begin anew.
+        if let Some(parent) = folder.canonicalize().ok().as_deref().and_then(Path::parent) {
+            File::open(parent).and_then(|parent| parent.sync_all()).map_err(|e| failed("sync", parent, &e))?;
+        }
         let path = folder.join("lock");
         let lock = File::options()
             .create(true)

@@ -35,10 +35,10 @@ pub fn check(path: &Path) -> ExitCode {
         println!("{line}");
     }
     for line in &findings.warnings {
-        eprintln!("tailwater: warning: {line}");
+        eprintln!("tailwater: warning: {}: {line}", path.display());
     }
     for line in &findings.problems {
-        eprintln!("tailwater: {line}");
+        eprintln!("tailwater: {}: {line}", path.display());
     }
     if findings.problems.is_empty() {
         println!("ok");

@@ -24,8 +24,9 @@ pub fn run(config: Config) -> ExitCode {
     let outputs = match prepare_all(&config) {
         Ok(outputs) => outputs,
         Err(problems) => {
+            // As for a config that cannot be read, whatever the log level.
             for problem in problems {
-                error!("{problem}");
+                eprintln!("tailwater: {problem}");
             }
             return ExitCode::from(EXIT_USAGE);
         }
@@ -94,6 +95,7 @@ impl StopSignal {
 fn stop_signal() -> Result<StopSignal, String> {
     let listen = |kind| signal(kind).map_err(|e| format!("listen for signals: {e}"));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let mut hangup = listen(SignalKind::hangup())?;
     let (sender, asked) = tokio::sync::watch::channel(false);
     tokio::spawn(async move {
         let mut first: Option<Instant> = None;
@@ -101,6 +103,10 @@ fn stop_signal() -> Result<StopSignal, String> {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
+                _ = hangup.recv() => {
+                    warn!("SIGHUP: reloading is not available yet, the config stays as it is");
+                    continue;
+                }
             }
             sender.send_replace(true);
             // A terminal or a supervisor that signals the process and its group sends two at once and means one.

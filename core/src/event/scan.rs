@@ -103,11 +103,10 @@ impl Scan {
                         _ => None,
                     };
                 }
-                b"fullDocument" => fields.full_document = document("fullDocument")?,
-                b"fullDocumentBeforeChange" => {
-                    fields.full_document_before_change = document("fullDocumentBeforeChange")?;
-                }
-                b"updateDescription" => fields.update_description = document("updateDescription")?,
+                // These are the operator's to change in `source.pipeline`; what is no document any more is not offered as one.
+                b"fullDocument" => fields.full_document = span.if_document(&element),
+                b"fullDocumentBeforeChange" => fields.full_document_before_change = span.if_document(&element),
+                b"updateDescription" => fields.update_description = span.if_document(&element),
                 b"wallTime" if element.value.kind() == kind::DATE => fields.wall_time_ms = Some(element.value.int64()),
                 b"lsid" => lsid = true,
                 b"txnNumber" => txn = true,
@@ -125,6 +124,11 @@ impl Scan {
 }
 
 impl Span {
+    /// Empty where the element is anything else.
+    fn if_document(self, element: &Element<'_>) -> Span {
+        if element.value.kind() == kind::DOCUMENT { self } else { Span::default() }
+    }
+
     fn of(element: &Element<'_>) -> Span {
         Span { start: element.start as u32, end: (element.start + element.value.bytes().len()) as u32 }
     }

@@ -173,3 +173,17 @@ fn damage_never_panics() {
         }
     }
 }
+
+#[test]
+fn what_a_pipeline_made_of_a_document_is_not_offered_as_one() {
+    let event = event(&doc! {
+        "_id": { "_data": TOKEN },
+        "operationType": "update",
+        "ns": { "db": "shop", "coll": "orders" },
+        "documentKey": { "_id": 1 },
+        "fullDocument": "Ada",
+        "updateDescription": [1, 2],
+    })
+    .expect("legal after { $set: { fullDocument: \"$fullDocument.name\" } }");
+    assert!(event.full_document().is_none() && event.update_description().is_none() && event.key().is_some());
+}

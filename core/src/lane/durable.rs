@@ -7,12 +7,15 @@ use tokio::task::JoinHandle;
 use tracing::warn;
 
 use crate::backoff::Backoff;
-use crate::checkpoint::{CheckpointError, Store};
+use crate::checkpoint::Store;
 use crate::lane::settle::{Settle, Ticket};
 use crate::source::place::Place;
 
 /// The write rate while the lane is near its bound and only a write lets it go on.
 const PRESSED_INTERVAL: Duration = Duration::from_millis(50);
+
+/// A store that has not answered by then has failed; the driver alone would wait for a dead connection much longer.
+const SAVE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// After a failed write.
 const AGAIN: Backoff = Backoff { min: Duration::from_millis(200), max: Duration::from_secs(10) };
@@ -37,7 +40,7 @@ pub struct Durable {
 
 /// A write under way, and what is durable once it has succeeded.
 struct Saving {
-    task: JoinHandle<Result<(), CheckpointError>>,
+    task: JoinHandle<Result<(), String>>,
     ticket: Ticket,
     place: Place,
 }
@@ -94,7 +97,12 @@ impl Durable {
         let Some(store) = self.store.as_ref().filter(|_| self.saving.is_none() && moved) else { return };
         let (store, output, place) = (Arc::clone(store), self.output.clone(), settle.low_water().clone());
         let saved = place.clone();
-        let task = tokio::spawn(async move { store.save(&output, &place).await });
+        let task = tokio::spawn(async move {
+            match tokio::time::timeout(SAVE_TIMEOUT, store.save(&output, &place)).await {
+                Ok(saved) => saved.map_err(|e| e.to_string()),
+                Err(_) => Err(format!("write checkpoint of {output}: no answer within {SAVE_TIMEOUT:?}")),
+            }
+        });
         self.saving = Some(Saving { task, ticket: settle.first_unsettled(), place: saved });
     }
 
@@ -102,7 +110,7 @@ impl Durable {
     pub async fn saved(&mut self) -> bool {
         let Some(saving) = &mut self.saving else { return std::future::pending().await };
         let result = match (&mut saving.task).await {
-            Ok(result) => result.map_err(|e| e.to_string()),
+            Ok(result) => result,
             Err(error) => Err(format!("write checkpoint of {}: {error}", self.output)),
         };
         let Some(Saving { ticket, place, .. }) = self.saving.take() else { return false };
@@ -128,6 +136,11 @@ impl Durable {
     /// True while a write is under way.
     pub fn is_saving(&self) -> bool {
         self.saving.is_some()
+    }
+
+    /// No write begins before this; in the past unless the last one failed.
+    pub fn not_before(&self) -> Instant {
+        self.not_before
     }
 
     /// The durable place.

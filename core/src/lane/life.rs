@@ -90,9 +90,7 @@ impl Life {
         let (after, reason) = match started {
             Ok(instance) => {
                 self.state = State::Up(instance);
-                if let Some(condition) = self.first_start.take() {
-                    condition.done();
-                }
+                self.is_awaited_no_more();
                 return Change::Started;
             }
             Err(StartError::Fatal { reason }) => {
@@ -122,13 +120,25 @@ impl Life {
     /// # Errors
     /// Too many instances hang; there will be no new one.
     pub fn replace(&mut self) -> Result<Duration, String> {
-        if let State::Up(instance) = std::mem::replace(&mut self.state, State::Off) {
-            instance.abandon();
-        }
+        self.give_up();
         if self.port.abandoned_instances() >= ABANDONED_MAX {
             return Err(format!("{ABANDONED_MAX} instances hang and never end"));
         }
         Ok(self.down(None))
+    }
+
+    /// Gives the instance up for good.
+    pub fn give_up(&mut self) {
+        if let State::Up(instance) = std::mem::replace(&mut self.state, State::Off) {
+            instance.abandon();
+        }
+    }
+
+    /// `/readyz` no longer waits for this plugin.
+    pub fn is_awaited_no_more(&mut self) {
+        if let Some(condition) = self.first_start.take() {
+            condition.done();
+        }
     }
 
     /// Hands out a batch; without an instance nothing happens and false is returned.
@@ -150,12 +160,13 @@ impl Life {
 
     /// Ends the instance within `grace`.
     pub async fn stop(&mut self, grace: Duration) {
+        let deadline = Instant::now() + grace;
         match std::mem::replace(&mut self.state, State::Off) {
             State::Up(instance) => instance.stop(grace).await,
             // An aborted start would leave its instance behind unowned; waited for, it can be stopped.
             State::Starting(task) => {
                 if let Ok(Ok(Ok(instance))) = tokio::time::timeout(grace, task).await {
-                    instance.stop(grace).await;
+                    instance.stop(deadline.saturating_duration_since(Instant::now())).await;
                 }
             }
             State::Down { .. } | State::Off => {}

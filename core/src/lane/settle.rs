@@ -20,6 +20,8 @@ pub struct Settle {
     before_front: Place,
     /// How far the lane has read, filtered-out events and progress without events included.
     read_to: Place,
+    /// Something was read that was not taken, since the last event that was.
+    passed: bool,
     /// How many slots are not settled.
     unsettled: usize,
 }
@@ -28,35 +30,41 @@ struct Slot {
     token: Token,
     settled: bool,
     /// Set where something was read between the previous slot and this one: the place just before this one.
-    before: Option<Place>,
+    /// Boxed: nearly always none, and there are thousands of slots.
+    before: Option<Box<Place>>,
 }
 
 impl Settle {
     /// Nothing taken yet; reading begins at `place`.
     pub fn new(place: Place) -> Self {
-        Settle { slots: VecDeque::new(), first: 0, before_front: place.clone(), read_to: place, unsettled: 0 }
+        Settle {
+            slots: VecDeque::new(),
+            first: 0,
+            before_front: place.clone(),
+            read_to: place,
+            passed: false,
+            unsettled: 0,
+        }
     }
 
     /// An event is taken for delivery.
     pub fn take(&mut self, token: &Token) -> Ticket {
-        let before = match self.slots.back() {
-            None => {
-                self.before_front = self.read_to.clone();
-                None
-            }
-            Some(back) => match &self.read_to {
-                Place::After(read) if read == &back.token => None,
-                read => Some(read.clone()),
-            },
-        };
+        let read_to = std::mem::replace(&mut self.read_to, Place::After(token.clone()));
+        let mut before = None;
+        if self.slots.is_empty() {
+            self.before_front = read_to;
+        } else if self.passed {
+            before = Some(Box::new(read_to));
+        }
+        self.passed = false;
         self.slots.push_back(Slot { token: token.clone(), settled: false, before });
-        self.read_to = Place::After(token.clone());
         self.unsettled += 1;
         self.first + self.slots.len() as u64 - 1
     }
 
     /// Everything up to `place` was read and none of it is for this output, or it was taken before.
     pub fn pass(&mut self, place: Place) {
+        self.passed = true;
         self.read_to = place;
     }
 
@@ -76,7 +84,7 @@ impl Settle {
             }
         }
         if let Some(before) = self.slots.front_mut().and_then(|slot| slot.before.take()) {
-            self.before_front = before;
+            self.before_front = *before;
         }
         true
     }

@@ -126,8 +126,11 @@ fn read_uri(entry: &Entry<'_>) -> Result<Uri, ConfigError> {
     if !text.starts_with("mongodb://") && !text.starts_with("mongodb+srv://") {
         return Err(entry.error("not a MongoDB address, begin it with mongodb:// or mongodb+srv://"));
     }
-    // The driver's own reader, without its network part; its messages quote options, never the password.
+    // The driver's own reader, without its network part. Its messages quote what it took for a host or an option.
     if let Err(error) = ConnectionString::parse(&text) {
+        if let Some(reason) = secret_may_be_quoted(&text) {
+            return Err(entry.error(format!("not a MongoDB address: {reason}")));
+        }
         let reason = match *error.kind {
             mongodb::error::ErrorKind::InvalidArgument { ref message, .. } => message.clone(),
             ref kind => kind.to_string(),
@@ -135,6 +138,19 @@ fn read_uri(entry: &Entry<'_>) -> Result<Uri, ConfigError> {
         return Err(entry.error(format!("not a MongoDB address: {}", reason.replace('\n', " "))));
     }
     Ok(Uri::new(text))
+}
+
+/// What to say instead of the driver's message where that may quote a part of a password or a session token.
+fn secret_may_be_quoted(uri: &str) -> Option<&'static str> {
+    let (_, options) = uri.split_once('?')?;
+    if options.contains('@') {
+        // The driver ends user, password and hosts at the first `?`: what it reads as a port may be the password's beginning.
+        Some("there is an @ behind the first ?, write ? in a user name or password as %3F and @ in an option as %40")
+    } else if options.to_ascii_lowercase().contains("authmechanismproperties") {
+        Some("its options cannot be read; write authMechanismProperties as name:value, separated by commas")
+    } else {
+        None
+    }
 }
 
 fn read_start(entry: &Entry<'_>, section: &Section<'_>) -> Result<Start, ConfigError> {

@@ -21,16 +21,18 @@ pub struct Deployment {
     pub now: Timestamp64,
 }
 
-/// Connects and asks the server what it is.
+/// Connects and asks the server what it is. `connections` is how many the pool must allow: each stream holds one while it
+/// waits for the server, and with fewer a slow output's stream could keep the shared one waiting.
 ///
 /// # Errors
 /// [`SourceError::Unreachable`] and [`SourceError::Refused`] with what to do. A retry helps only if the cause goes away.
-pub async fn connect(uri: &str) -> Result<Deployment, SourceError> {
+pub async fn connect(uri: &str, connections: u32) -> Result<Deployment, SourceError> {
     let mut options = ClientOptions::parse(uri)
         .await
         .map_err(|e| SourceError::Unreachable(format!("read source.uri: {}", one_line(&e))))?;
     options.app_name.get_or_insert_with(|| "tailwater".to_owned());
     options.server_selection_timeout.get_or_insert(SERVER_SELECTION_TIMEOUT);
+    options.max_pool_size.get_or_insert(connections);
     let hosts = options.hosts.clone();
     let set = options.repl_set_name.clone();
     let client = Client::with_options(options.clone())

@@ -15,7 +15,6 @@ use crate::source::token::Timestamp64;
 pub struct SourceMetrics {
     events: Counter,
     bytes: Counter,
-    reopened: Counter,
     window_events: Gauge,
     window_bytes: Gauge,
     /// Newest known cluster time, as a 64-bit timestamp; lanes compute their lag from it.
@@ -27,20 +26,14 @@ impl SourceMetrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register("tailwater_source_events", "Events read from the shared change stream", self.events.clone());
         registry.register("tailwater_source_bytes", "BSON bytes of the events read", self.bytes.clone());
-        registry.register(
-            "tailwater_source_reopened",
-            "Times the change stream was opened again",
-            self.reopened.clone(),
-        );
         registry.register("tailwater_window_events", "Events in the window", self.window_events.clone());
         registry.register("tailwater_window_bytes", "Bytes in the window, JSON included", self.window_bytes.clone());
     }
 
     /// A reply was read.
-    pub fn read(&self, batch: &Batch, reopened: u64) {
+    pub fn read(&self, batch: &Batch) {
         self.events.inc_by(batch.events.len() as u64);
         self.bytes.inc_by(batch.events.iter().map(|event| event.raw().as_bytes().len() as u64).sum());
-        self.reopened.inc_by(reopened.saturating_sub(self.reopened.get()));
         self.saw(batch.reached.time());
     }
 

@@ -16,7 +16,9 @@ use tracing::{debug, info, warn};
 
 use crate::backoff::Backoff;
 use crate::event::Event;
+use crate::source::config::{Config, FullDocument, FullDocumentBeforeChange};
 use crate::source::error::{Class, SourceError, classify, explain, one_line};
+use crate::source::health::Health;
 use crate::source::place::Place;
 use crate::source::scope::Scope;
 use crate::source::token::Token;
@@ -49,6 +51,30 @@ pub struct StreamOptions {
     pub filter: Option<Document>,
 }
 
+impl StreamOptions {
+    /// As the operator configured the source; without a filter.
+    pub fn new(client: Client, source: &Config) -> StreamOptions {
+        StreamOptions {
+            client,
+            scope: Scope::new(&source.watch),
+            full_document: match source.full_document {
+                FullDocument::Off => None,
+                FullDocument::UpdateLookup => Some("updateLookup"),
+                FullDocument::WhenAvailable => Some("whenAvailable"),
+                FullDocument::Required => Some("required"),
+            },
+            full_document_before_change: match source.full_document_before_change {
+                FullDocumentBeforeChange::Off => None,
+                FullDocumentBeforeChange::WhenAvailable => Some("whenAvailable"),
+                FullDocumentBeforeChange::Required => Some("required"),
+            },
+            show_expanded_events: source.show_expanded_events,
+            pipeline: source.pipeline.clone(),
+            filter: None,
+        }
+    }
+}
+
 /// Events in stream order, and how far the stream has been read with them.
 #[derive(Debug)]
 pub struct Batch {
@@ -70,6 +96,8 @@ pub struct ChangeStream {
     failures: u32,
     /// How often it was opened or an open was tried.
     opens: u64,
+    /// Told of every end and every reply; only the shared stream has one.
+    health: Option<Health>,
 }
 
 /// Reads one reply ahead, so that the server works while events are decoded here.
@@ -89,7 +117,7 @@ impl Drop for Reader {
 impl ChangeStream {
     /// A stream that opens with the first [`ChangeStream::next`], and tries again by itself while there is passing trouble.
     pub fn new(options: StreamOptions, place: Place) -> ChangeStream {
-        ChangeStream { options, place, reader: None, invalidated: None, failures: 0, opens: 0 }
+        ChangeStream { options, place, reader: None, invalidated: None, failures: 0, opens: 0, health: None }
     }
 
     /// Opens at `place`; open means that the server has answered a first read.
@@ -108,9 +136,9 @@ impl ChangeStream {
         Ok(stream)
     }
 
-    /// How often the stream was opened again.
-    pub fn reopened(&self) -> u64 {
-        self.opens.saturating_sub(1)
+    /// The same stream, telling `health` how it is.
+    pub fn with_health(self, health: Health) -> ChangeStream {
+        ChangeStream { health: Some(health), ..self }
     }
 
     /// The next reply. Waits as long as it takes; opens again after passing trouble, after an invalidate and after a clean end.
@@ -128,6 +156,9 @@ impl ChangeStream {
                 Some(Ok(reply)) => {
                     let batch = self.decode(&reply)?;
                     self.failures = 0;
+                    if let Some(health) = &mut self.health {
+                        health.replied();
+                    }
                     return Ok(batch);
                 }
                 Some(Err(error)) => {
@@ -150,6 +181,9 @@ impl ChangeStream {
     /// One attempt to open again, after a wait that grows with the failures before it.
     async fn reopen(&mut self) -> Result<(), SourceError> {
         if self.opens > 0 {
+            if let Some(health) = &mut self.health {
+                health.broke();
+            }
             tokio::time::sleep(REOPEN.delay(self.failures.max(1), rand::random())).await;
         }
         self.opens += 1;
@@ -255,8 +289,12 @@ impl ChangeStream {
             }
         }
         if let Some(token) = post_batch_resume_token(reply.as_raw_document()) {
+            // Also where the operator's stages hide the event itself: the stream ends behind it all the same.
+            let invalidate = token.from_invalidate().then(|| token.clone());
             let reached = Place::After(token);
             if reached.is_covered_since(&self.place) {
+                // Past an invalidate its token has done its work; kept, it would one day be older than the oplog.
+                self.invalidated = invalidate;
                 self.place = reached;
             }
         }

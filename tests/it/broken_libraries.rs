@@ -218,7 +218,7 @@ fn check_finds_a_missing_plugin_and_wrong_options() {
     let table = [
         ("plugin = \"brokn\"", "did you mean \"broken\"? there are broken"),
         ("plugin = \"zzz\"", "libtailwater_zzz.so is not there; there are broken"),
-        ("plugin = \"broken\"\noptions = { path = 5 }", "outputs.live.options.path: 5 is not of type \"string\""),
+        ("plugin = \"broken\"\noptions = { path = 5 }", "outputs.live.options.path: value is not of type \"string\""),
         ("plugin = \"broken\"\noptions = { pth = \"a\" }", "options.pth: unknown option, did you mean \"path\"?"),
     ];
     for (output, expected) in table {

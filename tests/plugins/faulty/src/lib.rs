@@ -11,7 +11,7 @@ use tailwater_sdk::{Descriptor, abi, entry};
 pub use config::{Mode, Options};
 pub use output::Faulty;
 
-/// What this library is. Not `export_output!`: some faults lie below what the SDK lets an author do, see [`meddler`].
+/// What this library is. Not `export_output!`: some faults lie below what the SDK lets an author do, see `meddler.rs`.
 #[unsafe(no_mangle)]
 pub extern "C" fn tailwater_plugin_v0() -> *const abi::tw_plugin {
     static DESCRIPTOR: OnceLock<Descriptor> = OnceLock::new();

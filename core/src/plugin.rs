@@ -2,8 +2,8 @@
 //!
 //! Knows nothing of lanes, positions or MongoDB: it turns events into the C border's structs and completions into verdicts.
 //!
-//! Reading order: [`loader`] finds a library and [`descriptor`] verifies it, [`instance`] is its life, [`commands`]
-//! what waits for it, [`batch`] what it is given, [`tokens`] what it owes, [`host`] what it may call, [`verdict`] what it answers.
+//! Reading order: `loader` finds a library and `descriptor` verifies it, `instance` is its life, `commands`
+//! what waits for it, `batch` what it is given, `tokens` what it owes, `host` what it may call, `verdict` what it answers.
 
 pub(crate) mod batch;
 mod commands;

@@ -75,8 +75,8 @@
 //! }
 //! ```
 //!
-//! `tracing` records go to the daemon's log, under the output's name. The feature `testing` has a harness that drives an output
-//! inside a test, without a daemon. All `unsafe` of a plugin is in this crate.
+//! `tracing` records go to the daemon's log, under the output's name. The feature `template` has templates over an event, `testing` a
+//! harness that drives an output inside a test, without a daemon. All `unsafe` of a plugin is in this crate.
 
 mod batch;
 mod context;
@@ -95,6 +95,8 @@ pub mod units;
 
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "template")]
+pub mod template;
 #[cfg(feature = "testing")]
 pub mod testing;
 

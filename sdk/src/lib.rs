@@ -91,6 +91,10 @@ mod tasks;
 mod thunk;
 mod verdict;
 
+pub mod units;
+
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "template")]
 pub mod template;
 #[cfg(feature = "testing")]
@@ -104,5 +108,7 @@ pub use event::{Event, JsonError, JsonForm, Op};
 pub use output::{DeliverError, Error, Output, Progress, StartError};
 pub use verdict::{Verdict, Verdicts};
 
+#[cfg(feature = "http")]
+pub use ::bytes;
 pub use tailwater_abi as abi;
 pub use {schemars, serde, serde_json, tokio, tracing};

@@ -207,6 +207,21 @@ fn a_reason_says_what_was_answered_and_what_to_do_and_hides_the_query() {
 }
 
 #[test]
+fn what_a_receiver_repeats_of_headers_and_query_is_not_shown() {
+    let receiver = Receiver::start(|request| {
+        let token = request.header("authorization").expect("a header").trim_start_matches("Bearer ").to_owned();
+        // A long one, which ends behind the text's end.
+        let body = format!("no token {token}, nor {}, {} {token}{}", request.target, "x".repeat(150), "y".repeat(60));
+        Reply::status("401 Unauthorized", "", &body)
+    });
+    let options = json!({ "headers": { "Authorization": "Bearer verysecrettoken", "X-Short": "no" } });
+    let outcome = start(&receiver, "/hook?a=1&key=hiddenkey", options).deliver(vec![event()]);
+    let reason = reason(&outcome);
+    let end = format!("401 Unauthorized: no token ***, nor /hook?***, {} ***yyy", "x".repeat(150));
+    assert!(reason.contains(&end), "{reason}");
+}
+
+#[test]
 fn retry_after_is_honoured_up_to_pause_max() {
     let date = |secs| httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(secs));
     let options = json!({ "pause_max": "1h", "pause_default": "7s" });
@@ -317,6 +332,8 @@ fn an_event_without_a_url_is_rejected_with_the_reason_and_nothing_is_sent() {
         assert!(matches!(outcome.verdicts[..], [Seen::Reject { .. }]), "{path} {doc}: {outcome:?}");
         assert!(reason(&outcome).contains(expected), "{path} {doc}: {outcome:?}");
     }
+    let outcome = start(&receiver, "/{{ doc.id }}?token=hidden", json!({})).deliver(vec![event()]);
+    assert_eq!(reason(&outcome), "render url: a field of an expression is not in the event");
     let mut without = event();
     without.json = None;
     let outcome = start(&receiver, "/", json!({})).deliver(vec![without]);
@@ -408,7 +425,7 @@ fn options_that_cannot_work_are_refused_and_secrets_are_not_shown() {
         (json!({ "url": url, "method": "PUT" }), "unknown field `method`"),
         (json!({ "url": "/hook" }), "url must be absolute"),
         (json!({ "url": "https://user:hidden@example.com/" }), "Authorization"),
-        (json!({ "url": "https://example.com/{{ a" }), "compile template"),
+        (json!({ "url": "https://example.com/?token=hidden&{{ a" }), "compile url: "),
         (json!({ "url": url, "headers": { "Content-Type": "text/plain" } }), "Content-Type is set by the plugin"),
         (json!({ "url": url, "headers": { "HOST": "a" } }), "HOST is set by the plugin or by HTTP"),
         (json!({ "url": url, "headers": { "Webhook-Id": "a" } }), "Webhook-Id is set by the plugin"),

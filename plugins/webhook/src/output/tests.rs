@@ -403,6 +403,40 @@ fn where_nobody_answers_the_rest_of_a_batch_is_not_tried() {
 }
 
 #[test]
+fn an_output_that_ends_leaves_no_connection_behind() {
+    // One idle at an orderly stop, one under an exchange that the end cuts off.
+    let receiver = Receiver::always(status("200 OK", ""));
+    let harness = start(&receiver, "/", json!({}));
+    assert_eq!(harness.deliver(vec![event()]).verdicts, [Seen::Ack]);
+    assert_eq!(harness.stop(), Seen::Ack);
+    receiver.wait_for_hang_ups(1);
+
+    let receiver = Receiver::always(Reply::Hang(Vec::new()));
+    let harness = start(&receiver, "/", json!({}));
+    let pending = harness.begin_delivery(vec![event()]);
+    receiver.wait_for_requests(1);
+    drop(harness);
+    receiver.wait_for_hang_ups(1);
+    assert!(matches!(pending.wait().verdicts[..], [Seen::Failed { .. }]));
+}
+
+#[test]
+fn a_slow_answer_delays_no_other_delivery() {
+    let receiver = Receiver::start(|request| match request.body == b"1" {
+        true => Reply::Hang(Vec::new()),
+        false => status("200 OK", ""),
+    });
+    let harness = start(&receiver, "/", json!({}));
+    let slow = harness.begin_delivery(vec![event().json("1")]);
+    receiver.wait_for_requests(1);
+    let others: Vec<_> = (0..50).map(|_| harness.begin_delivery(vec![event().json("2")])).collect();
+    assert!(others.into_iter().all(|other| other.wait().verdicts == [Seen::Ack]));
+    assert!(!slow.is_completed());
+    drop(harness);
+    assert!(matches!(slow.wait().verdicts[..], [Seen::Failed { .. }]));
+}
+
+#[test]
 fn a_deadline_beyond_the_timeout_is_said_once() {
     let receiver = Receiver::always(status("200 OK", ""));
     // The harness gives a batch 60 seconds.

@@ -1,0 +1,104 @@
+//! One request in flight for each channel; channels do not wait for each other. In which order deliveries come to the plugin is
+//! the runtime's to say, so that the order of those that wait is tested where it is made, in `turns.rs`.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+use tailwater_pusher::Pusher;
+use tailwater_sdk::testing::{Harness, Verdict};
+
+use crate::{
+    Gate, acked, event, no_rule_was_broken, numbers, options,
+    receiver::{Receiver, Reply},
+    start,
+};
+
+#[test]
+fn a_request_holds_back_others_of_its_channel_and_none_of_another() {
+    let (receiver, harness) = start(&["{{ ns.coll }}"]);
+    let gate = Gate::default();
+    let held = gate.clone();
+    receiver.answer_with(move |request| {
+        if request.checked.entries[0].channel == "slow" {
+            held.pass();
+        }
+        Reply::ok()
+    });
+    let first = harness.begin_delivery(vec![event("slow", 0)]);
+    receiver.wait_until("the first request", |record| record.open == 1);
+    let waiting: Vec<_> = (1..9).map(|n| harness.begin_delivery(vec![event("slow", n)])).collect();
+    // Each of these goes there and back, after the ones that wait had their chance to go wrong.
+    for n in 0..20 {
+        assert!(acked(&harness.deliver(vec![event("fast", n)])));
+    }
+    let record = receiver.record();
+    assert_eq!((record.open, record.open_max, record.requests.len()), (1, 2, 21), "only one on the slow channel");
+    assert!(!first.is_completed() && waiting.iter().all(|pending| !pending.is_completed()));
+    gate.open();
+    assert!(acked(&first.wait()) && waiting.into_iter().all(|pending| acked(&pending.wait())));
+    let numbers = numbers(&receiver, "slow");
+    assert_eq!(numbers[0], 0);
+    assert_eq!(BTreeSet::from_iter(numbers).len(), 9, "each of them");
+    no_rule_was_broken(&receiver);
+}
+
+#[test]
+fn requests_to_different_channels_are_open_at_once() {
+    let (receiver, harness) = start(&["{{ ns.coll }}"]);
+    let gate = Gate::default();
+    let held = gate.clone();
+    receiver.answer_with(move |_| {
+        held.pass();
+        Reply::ok()
+    });
+    let pending: Vec<_> = (0..16).map(|n| harness.begin_delivery(vec![event(&format!("c{n}"), n)])).collect();
+    receiver.wait_until("all sixteen at once", |record| record.open == 16);
+    gate.open();
+    assert!(pending.into_iter().all(|pending| acked(&pending.wait())));
+    no_rule_was_broken(&receiver);
+}
+
+#[test]
+fn deliveries_that_share_some_of_their_channels_neither_overlap_nor_block_each_other() {
+    let (receiver, harness) = start(&["{{ ns.coll }}"]);
+    let colls = ["a", "b", "c", "d", "e"];
+    // Each delivery has up to three channels of five, in every order.
+    let pending: Vec<_> = (0..200_u32)
+        .map(|n| {
+            let place = |step: u32| colls[((n * 7 + step * (n % 4 + 1)) % 5) as usize];
+            harness.begin_delivery((0..2 + n % 2).map(|step| event(place(step), n)).collect())
+        })
+        .collect();
+    assert!(pending.into_iter().all(|pending| acked(&pending.wait())));
+    assert_eq!(receiver.record().accepted.len(), 500);
+    no_rule_was_broken(&receiver);
+}
+
+#[test]
+fn a_delivery_that_fails_lets_the_next_one_go() {
+    let (receiver, harness) = start(&["orders"]);
+    receiver.answer_with(|request| if request.number == 0 { Reply::status(500) } else { Reply::ok() });
+    let pending = [0, 1].map(|n| harness.begin_delivery(vec![event("a", n)]));
+    let [first, second] = pending.map(|pending| pending.wait().verdicts);
+    assert!(matches!(first[..], [Verdict::Retry { .. }]) && second == [Verdict::Ack], "{first:?} {second:?}");
+    no_rule_was_broken(&receiver);
+}
+
+#[test]
+fn a_server_that_never_answers_costs_its_deadline_and_no_more() {
+    let receiver = Receiver::start(crate::app());
+    let mut options = options(&receiver, &["orders"]);
+    options["deadline"] = json!("50ms");
+    let harness = Harness::<Pusher>::start(options).expect("it starts");
+    let gate = Gate::default();
+    let held = gate.clone();
+    receiver.answer_with(move |_| {
+        held.pass();
+        Reply::ok()
+    });
+    let outcome = harness.deliver(vec![event("a", 0)]);
+    gate.open();
+    let [Verdict::Retry { reason, after: None }] = &outcome.verdicts[..] else { panic!("{outcome:?}") };
+    assert!(reason.contains("not done after 50 ms"), "{reason}");
+    assert_eq!(harness.metric("pusher_requests_total{status=\"none\"}"), 1.0);
+}

@@ -1,7 +1,7 @@
 //! One request in flight for each channel; channels do not wait for each other. In which order deliveries come to the plugin is
 //! the runtime's to say, so that the order of those that wait is tested where it is made, in `turns.rs`.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, thread};
 
 use serde_json::json;
 use tailwater_pusher::Pusher;
@@ -61,6 +61,11 @@ fn requests_to_different_channels_are_open_at_once() {
 #[test]
 fn deliveries_that_share_some_of_their_channels_neither_overlap_nor_block_each_other() {
     let (receiver, harness) = start(&["{{ ns.coll }}"]);
+    // Time for others to break in, were they let: without turns this test fails in nearly every run.
+    receiver.answer_with(|_| {
+        (0..1000).for_each(|_| thread::yield_now());
+        Reply::ok()
+    });
     let colls = ["a", "b", "c", "d", "e"];
     // Each delivery has up to three channels of five, in every order.
     let pending: Vec<_> = (0..200_u32)
@@ -79,8 +84,10 @@ fn a_delivery_that_fails_lets_the_next_one_go() {
     let (receiver, harness) = start(&["orders"]);
     receiver.answer_with(|request| if request.number == 0 { Reply::status(500) } else { Reply::ok() });
     let pending = [0, 1].map(|n| harness.begin_delivery(vec![event("a", n)]));
-    let [first, second] = pending.map(|pending| pending.wait().verdicts);
-    assert!(matches!(first[..], [Verdict::Retry { .. }]) && second == [Verdict::Ack], "{first:?} {second:?}");
+    let verdicts = pending.map(|pending| pending.wait().verdicts.remove(0));
+    // Whichever came first.
+    let failed = verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Retry { .. })).count();
+    assert!(failed == 1 && verdicts.contains(&Verdict::Ack), "{verdicts:?}");
     no_rule_was_broken(&receiver);
 }
 

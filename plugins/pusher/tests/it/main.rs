@@ -4,6 +4,7 @@ mod answers;
 mod channels;
 mod delivery;
 mod outage;
+mod readme;
 mod rules;
 
 #[path = "../../../../tests/receivers/pusher.rs"]

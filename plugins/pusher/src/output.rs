@@ -73,7 +73,8 @@ impl Output for Pusher {
         let mut ends = Ends::new(batch.len());
         let mut plan = Plan::new(self.render(batch, &mut ends));
         let channels = plan.rest().iter().flat_map(|entry| &entry.channels);
-        let turn = self.turns.queue(channels.map(String::as_str));
+        let position = batch.get(0).map_or("", |event| event.id());
+        let turn = self.turns.queue(position, channels.map(String::as_str));
         if budget.wait(turn.come()).await {
             self.send(&mut plan, budget, &mut ends).await;
         }

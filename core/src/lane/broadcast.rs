@@ -36,7 +36,8 @@ impl Broadcast {
 
     /// What the plugin is to be told now, if anything, where all up to `low_water` is settled.
     pub fn due(&mut self, low_water: &Place, now: Instant) -> Option<Progress> {
-        let reached = begins_behind(low_water);
+        // The events of one time may not all be settled.
+        let reached = low_water.time();
         let due = match self.told {
             None => true,
             // The end of the history is news that nobody should wait a second for.
@@ -47,16 +48,16 @@ impl Broadcast {
             return None;
         }
         self.told = Some((now, reached));
-        let complete_from = *self.complete_from.get_or_insert(reached);
+        let complete_from = *self.complete_from.get_or_insert_with(|| begins_behind(low_water));
         Some(Progress { complete_from, live_from: self.live_from, reached })
     }
 }
 
-/// The first time of which nothing is behind the place.
+/// From this time on, inclusive, a reader at the place is given everything.
 fn begins_behind(place: &Place) -> Timestamp64 {
     match place {
         Place::From(time) => *time,
-        // The events of one time are not all behind it.
+        // Of the events of that time some may be missing.
         Place::After(_) | Place::AfterId(_) => Timestamp64(place.time().0.saturating_add(1)),
     }
 }
@@ -83,8 +84,8 @@ mod tests {
         let expected = Progress { complete_from: time(50, 0), live_from: time(100, 0), reached: time(50, 0) };
         assert_eq!(first, expected);
         assert_eq!(broadcast.due(&after(60), at(10)), None, "too soon");
-        assert_eq!(broadcast.due(&after(70), at(1_000)), Some(Progress { reached: time(70, 1), ..expected }));
-        assert_eq!(broadcast.due(&after(100), at(1_001)), Some(Progress { reached: time(100, 1), ..expected }));
+        assert_eq!(broadcast.due(&after(70), at(1_000)), Some(Progress { reached: time(70, 0), ..expected }));
+        assert_eq!(broadcast.due(&after(100), at(1_001)), Some(Progress { reached: time(100, 0), ..expected }));
         assert_eq!(broadcast.due(&after(101), at(1_002)), None);
         assert_eq!(broadcast.due(&after(100), at(9_000)), None, "no further than before");
     }
@@ -96,6 +97,6 @@ mod tests {
         broadcast.due(&Place::From(time(50, 0)), now);
         broadcast.instance_is_new();
         let told = broadcast.due(&after(120), now).expect("at once");
-        assert_eq!(told, Progress { complete_from: time(120, 1), live_from: time(100, 0), reached: time(120, 1) });
+        assert_eq!(told, Progress { complete_from: time(120, 1), live_from: time(100, 0), reached: time(120, 0) });
     }
 }

@@ -8,7 +8,9 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use tailwater_sdk::tokio::sync::Notify;
 
+use crate::frame;
 use crate::history::{Behind, Entry};
+use crate::id::Place;
 
 /// Frames that wait are put together up to here: one write for many events costs a tenth of a write for each.
 const WRITE_BYTES_MAX: usize = 64 << 10;
@@ -57,6 +59,17 @@ pub enum Next {
     Nothing,
     /// It is over.
     End(End),
+}
+
+/// What became of an event that was offered.
+#[derive(Debug)]
+pub enum Offered {
+    /// It waits for the client, which is to be woken.
+    Taken(Option<Waker>),
+    /// It is not for this client, or was offered before.
+    Unwanted,
+    /// The client took too little: it is to be sent away.
+    Overflow,
 }
 
 /// What one client's queue holds.
@@ -169,17 +182,17 @@ impl Queue {
         self.waker.take()
     }
 
-    /// Offers an event to a live client that wants its topics. `Err` where the queue would hold more than `bytes_max`; one frame
-    /// always fits.
-    pub fn offer(&mut self, seq: u64, entry: &Entry, bytes_max: usize) -> Result<Option<Waker>, ()> {
+    /// Offers an event to a live client that wants its topics. Where the queue would hold more than `bytes_max` it does not fit;
+    /// one frame always does.
+    pub fn offer(&mut self, seq: u64, entry: &Entry, bytes_max: usize) -> Offered {
         if self.mode != Mode::Live || self.offered == seq || self.end.is_some() || !self.wants(entry) {
-            return Ok(None);
+            return Offered::Unwanted;
         }
         self.offered = seq;
         if !self.frames.is_empty() && self.bytes + entry.frame.len() > bytes_max {
-            return Err(());
+            return Offered::Overflow;
         }
-        Ok(self.put(entry.frame.clone()))
+        Offered::Taken(self.put(entry.frame.clone()))
     }
 
     /// Puts in as much of the history as is worth one write; the client is live when that was all.
@@ -212,11 +225,17 @@ impl Queue {
         self.waker.take()
     }
 
-    /// A client that has nothing to read since `before` gets `frame`.
-    pub fn keep_alive(&mut self, before: Instant, frame: &Bytes) -> Option<Waker> {
+    /// A client that has nothing to read since `before` gets a comment; `here`, a place with its frame, where it is as far as that.
+    pub fn keep_alive(&mut self, before: Instant, here: Option<&(Place, Bytes)>) -> Option<Waker> {
         // One whose queue is not empty is being written to, or does not read: more would not help either.
-        let quiet = self.frames.is_empty() && self.sent_at <= before && self.waker.is_some();
-        if quiet { self.put(frame.clone()) } else { None }
+        if !self.frames.is_empty() || self.sent_at > before || self.waker.is_none() {
+            return None;
+        }
+        // One whose id is ahead of the stream must not fall back behind it.
+        let behind = self.behind;
+        let has_all = |place| self.mode == Mode::Live && behind.is_none_or(|behind| behind.is_over_at(place));
+        let frame = here.filter(|(place, _)| has_all(*place)).map_or(frame::COMMENT, |(_, frame)| frame.clone());
+        self.put(frame)
     }
 
     fn end(&mut self, end: End) -> Option<Waker> {
@@ -256,14 +275,14 @@ mod tests {
     fn what_waits_leaves_in_one_write_and_an_idle_client_keeps_nothing() {
         let client = client(Mode::Live);
         for seq in 0..3 {
-            assert!(client.queue().offer(seq, &entry(seq, 4), 100).is_ok());
+            assert!(matches!(client.queue().offer(seq, &entry(seq, 4), 100), Offered::Taken(_)));
         }
         assert_eq!(next(&client), Next::Frames("hixxxxxxxxxxxx".into()));
         assert_eq!(held(&client), (0, 0));
         assert_eq!(next(&client), Next::Nothing);
         // A frame alone is shared, not copied.
         let large = entry(9, WRITE_BYTES_MAX);
-        assert!(client.queue().offer(9, &large, 1).is_ok(), "one frame always fits");
+        assert!(matches!(client.queue().offer(9, &large, 1), Offered::Taken(_)), "one frame always fits");
         let Next::Frames(sent) = next(&client) else { panic!("frames") };
         assert_eq!(sent.as_ptr(), large.frame.as_ptr());
     }
@@ -271,12 +290,12 @@ mod tests {
     #[test]
     fn a_client_that_takes_too_little_is_cut() {
         let client = client(Mode::Live);
-        assert!(client.queue().offer(0, &entry(0, 60), 100).is_ok());
-        assert!(client.queue().offer(1, &entry(1, 60), 100).is_err());
+        assert!(matches!(client.queue().offer(0, &entry(0, 60), 100), Offered::Taken(_)));
+        assert!(matches!(client.queue().offer(1, &entry(1, 60), 100), Offered::Overflow));
         client.end(End::Overflow);
         assert_eq!(next(&client), Next::End(End::Overflow));
         assert_eq!(held(&client), (0, 0));
-        assert!(matches!(client.queue().offer(2, &entry(2, 1), 100), Ok(None)), "nothing more for it");
+        assert!(matches!(client.queue().offer(2, &entry(2, 1), 100), Offered::Unwanted), "nothing more for it");
     }
 
     #[test]
@@ -289,10 +308,11 @@ mod tests {
     #[test]
     fn an_event_of_two_topics_is_given_once_and_the_clients_own_past_never() {
         let client = client(Mode::Waiting(None));
-        assert!(matches!(client.queue().offer(0, &entry(5, 1), 100), Ok(None)), "not placed yet");
+        assert!(matches!(client.queue().offer(0, &entry(5, 1), 100), Offered::Unwanted), "not placed yet");
         client.queue().place(Mode::Live, Some(Behind(Id::at(10))));
-        for (seq, time) in [(1, 9), (2, 10), (3, 11), (3, 11), (4, 9)] {
-            assert!(client.queue().offer(seq, &entry(time, 1), 100).is_ok());
+        for (seq, time, taken) in [(1, 9, false), (2, 10, false), (3, 11, true), (3, 11, false), (4, 9, true)] {
+            let offered = client.queue().offer(seq, &entry(time, 1), 100);
+            assert_eq!(matches!(offered, Offered::Taken(_)), taken, "{seq} {time}");
         }
         // A position is no event: 10 itself is behind it only by its name. The last is let through: the stream was past it before.
         assert_eq!(next(&client), Next::Frames("hixx".into()));
@@ -314,16 +334,29 @@ mod tests {
     }
 
     #[test]
-    fn only_a_quiet_client_is_kept_alive() {
+    fn only_a_quiet_client_is_kept_alive_and_told_its_place() {
         let client = client(Mode::Live);
         let now = Instant::now();
-        let frame = Bytes::from_static(b":\n\n");
-        assert!(client.queue().keep_alive(now, &frame).is_none(), "hello waits");
+        let here = |time| (Id::at(time).place(), Bytes::from(format!("here {time}")));
+        assert!(client.queue().keep_alive(now, None).is_none(), "hello waits");
         assert_eq!(next(&client), Next::Frames("hi".into()));
-        assert!(client.queue().keep_alive(Instant::now(), &frame).is_none(), "nobody waits for more");
+        assert!(client.queue().keep_alive(Instant::now(), None).is_none(), "nobody waits for more");
         assert_eq!(next(&client), Next::Nothing);
-        assert!(client.queue().keep_alive(now, &frame).is_none(), "sent to a moment ago");
-        assert!(client.queue().keep_alive(Instant::now(), &frame).is_some());
-        assert_eq!(next(&client), Next::Frames(frame));
+        assert!(client.queue().keep_alive(now, None).is_none(), "sent to a moment ago");
+        for (mode, behind, place, frame) in [
+            (Mode::Live, None, None, ":\n\n"),
+            (Mode::Live, None, Some(here(10)), "here 10"),
+            (Mode::Live, Some(10), Some(here(11)), "here 11"),
+            // It is further than the stream, or gets what it missed first.
+            (Mode::Live, Some(10), Some(here(10)), ":\n\n"),
+            (Mode::Live, Some(10), Some(here(9)), ":\n\n"),
+            (Mode::Waiting(None), None, Some(here(10)), ":\n\n"),
+        ] {
+            assert_eq!(next(&client), Next::Nothing);
+            client.queue().place(mode, behind.map(|time| Behind(Id::at(time))));
+            assert_eq!(next(&client), Next::Nothing);
+            assert!(client.queue().keep_alive(Instant::now(), place.as_ref()).is_some());
+            assert_eq!(next(&client), Next::Frames(frame.into()), "{behind:?} {place:?}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tailwater_sdk::tokio::sync::Notify;
 use tailwater_sdk::{Context, Counter, Gauge, Progress};
 
-use crate::client::{Client, End, Mode, wake};
+use crate::client::{Client, End, Mode, Offered, wake};
 use crate::frame;
 use crate::history::{Behind, Entry, Found, History};
 use crate::id::Id;
@@ -161,11 +161,12 @@ impl Hub {
             let Some((seq, entry)) = state.history.push(entry) else { continue };
             for client in state.wanting(&entry) {
                 match client.queue().offer(seq, &entry, self.queue_bytes_max) {
-                    Ok(waker) => {
+                    Offered::Taken(waker) => {
                         sent += 1;
                         wakers.extend(waker);
                     }
-                    Err(()) => overflown.push(Arc::clone(client)),
+                    Offered::Unwanted => {}
+                    Offered::Overflow => overflown.push(Arc::clone(client)),
                 }
             }
         }
@@ -202,7 +203,9 @@ impl Hub {
         let Mode::Waiting(asked) = &mut queue.mode else { return };
         let fresh = Some(Behind(Id::at(live_from)));
         let Some(asked) = asked.take() else {
-            let waker = queue.place(Mode::Live, fresh);
+            // What it is cut off from before its first event it can ask for, too.
+            let before = queue.put(frame::place(&history.here(live_from)));
+            let waker = before.or(queue.place(Mode::Live, fresh));
             drop(queue);
             return wake(waker);
         };
@@ -241,12 +244,19 @@ impl Hub {
         client.end(End::Outrun);
     }
 
-    /// Writes a comment to every client that was sent nothing for `quiet`.
+    /// Writes a comment, with the place in the stream, to every client that was sent nothing for `quiet`.
     pub fn keep_alive(&self, quiet: Duration, now: Instant) {
         let Some(before) = now.checked_sub(quiet) else { return };
-        let clients: Vec<Arc<Client>> = self.state().clients.values().cloned().collect();
+        // The place and who is there belong together: all of them were offered everything up to it. A client that is offered
+        // more meanwhile is not quiet.
+        let (clients, here) = {
+            let state = self.state();
+            let here = state.live_from.map(|live_from| state.history.here(live_from));
+            (state.clients.values().cloned().collect::<Vec<Arc<Client>>>(), here)
+        };
+        let here = here.map(|id| (id.place(), frame::place(&id)));
         for client in clients {
-            let waker = client.queue().keep_alive(before, &frame::KEEP_ALIVE);
+            let waker = client.queue().keep_alive(before, here.as_ref());
             wake(waker);
         }
     }

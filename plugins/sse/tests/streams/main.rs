@@ -227,10 +227,37 @@ fn a_history_that_is_larger_than_the_queue_is_given_whole() {
 }
 
 #[test]
-fn a_quiet_client_is_kept_alive() {
-    let harness = start(json!({ "keep_alive": "1s" }));
-    let mut client = Client::connect(&address(&harness), "", &[]);
-    client.wait_for_comments(3);
+fn a_client_that_is_sent_no_event_has_a_place_to_come_back_to() {
+    let harness = start(json!({ "keep_alive": "1s", "topics": ["{{ city }}"] }));
+    deliver(&harness, vec![event(LIVE_FROM, 0, "a")]);
+    let mut client = Client::connect(&address(&harness), "?topic=b", &[]);
+    client.wait_for_comments(2);
+    assert_eq!(client.last_id, id(LIVE_FROM, 0), "first words");
+    deliver(&harness, vec![event(LIVE_FROM + 1, 0, "a")]);
+    client.wait_for_comments(4);
+    assert_eq!(client.last_id, id(LIVE_FROM + 1, 0), "kept alive while others are sent events");
+    harness.progress(Progress {
+        complete_from: 500 << 32,
+        live_from: LIVE_FROM << 32,
+        reached: (LIVE_FROM + 900) << 32,
+    });
+    client.wait_for_comments(6);
+    assert_eq!(client.last_id, format!("{:016x}-0000000000000000", (LIVE_FROM + 900) << 32), "and on a quiet stream");
+    let seen = std::mem::take(&mut client.last_id);
+    drop(client);
+    deliver(&harness, vec![event(LIVE_FROM + 900, 0, "b"), event(LIVE_FROM + 900, 1, "a")]);
+    let mut again = Client::connect(&address(&harness), "?topic=b", &[("Last-Event-ID", &seen)]);
+    assert_eq!(again.next().expect("what it missed").id, id(LIVE_FROM + 900, 0));
+}
+
+#[test]
+fn only_what_clients_are_sent_is_counted() {
+    let harness = start(json!({ "topics": ["{{ city }}", "{{ text }}"] }));
+    let mut client = Client::connect(&address(&harness), "?topic=a&topic=ab", &[]);
+    wait_until("it is a client", || harness.metric("sse_clients") == 1.0);
+    deliver(&harness, vec![event(LIVE_FROM - 1, 0, "ab"), event(LIVE_FROM, 0, "ab"), event(LIVE_FROM, 1, "b")]);
+    assert_eq!(client.next().expect("the event of two topics").id, id(LIVE_FROM, 0));
+    assert_eq!(harness.metric("sse_events_total"), 1.0);
 }
 
 #[test]

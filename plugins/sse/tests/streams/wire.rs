@@ -73,7 +73,8 @@ pub struct Client {
     pub comments: usize,
     /// In milliseconds.
     pub retry: Option<u64>,
-    last_id: String,
+    /// What a browser would come back with.
+    pub last_id: String,
     /// The body came to its proper end.
     pub finished: bool,
 }

@@ -19,7 +19,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Get what the tests need (mongod, compilers for C and C++) and run all of them
+    /// Get what the tests need (mongod, compilers for C and C++, Chromium) and run all of them
     Test {
         /// Run only the tests whose name contains this
         #[arg(long)]

@@ -4,6 +4,7 @@ mod broken_libraries;
 mod c_plugin;
 mod config_errors;
 mod delivery;
+mod documents;
 mod first_run;
 mod harness;
 mod idle_positions;

@@ -10,6 +10,7 @@ mod browser_topics;
 mod c_plugin;
 mod config_errors;
 mod delivery;
+mod documents;
 mod first_run;
 mod harness;
 mod idle_positions;

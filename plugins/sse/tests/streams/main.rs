@@ -198,11 +198,16 @@ fn a_client_that_reads_nothing_is_cut_and_hurts_nobody() {
     wait_until("both are clients", || harness.metric("sse_clients") == 2.0);
     let text = "x".repeat(30_000);
     let mut sent = 0;
-    while harness.metric("sse_evictions_total{reason=\"overflow\"}") == 0.0 {
+    while harness.metric("sse_evictions_total{reason=\"stalled\"}") == 0.0 {
         deliver(&harness, vec![event(LIVE_FROM, sent, &text)]);
         assert_eq!(eager.next().expect("in time").id, id(LIVE_FROM, sent));
         sent += 1;
-        assert!(sent < 5_000, "the sockets alone hold {} MB", sent * 30_000 / 1_000_000);
+        let full = harness.metric("sse_full_queues_total") > 0.0;
+        assert!(full || sent < 5_000, "the sockets alone hold {} MB", sent * 30_000 / 1_000_000);
+        if full {
+            // Nothing more to prove by sending: now only its time has to pass.
+            wait_until("it is cut off", || harness.metric("sse_evictions_total{reason=\"stalled\"}") == 1.0);
+        }
     }
     wait_until("its connection is closed, although it reads nothing", || harness.metric("sse_clients") == 1.0);
     let mut got = HashSet::new();
@@ -211,6 +216,41 @@ fn a_client_that_reads_nothing_is_cut_and_hurts_nobody() {
     }
     assert!(!lazy.finished, "cut, not ended: a browser must not take half a frame for a whole one");
     assert!(got.len() < sent as usize);
+}
+
+#[test]
+fn a_burst_larger_than_the_queue_cuts_nobody_off() {
+    let harness = start(json!({ "queue_bytes_max": "16KiB" }));
+    let mut clients: Vec<_> = (0..5).map(|_| Client::connect(&address(&harness), "", &[])).collect();
+    wait_until("all are clients", || harness.metric("sse_clients") == 5.0);
+    let text = "x".repeat(2_000);
+    for first in (0..2_000).step_by(500) {
+        deliver(&harness, (first..first + 500).map(|n| event(LIVE_FROM, n, &text)).collect());
+    }
+    assert!(harness.metric("sse_full_queues_total") > 0.0, "no queue was full: no test");
+    let expected: Vec<_> = (0..2_000).map(|n| id(LIVE_FROM, n)).collect();
+    for client in &mut clients {
+        assert_eq!(ids(&client.take(2_000)), expected);
+    }
+    assert_eq!(harness.metric("sse_connections_total"), 5.0);
+}
+
+#[test]
+fn a_client_that_the_history_outruns_is_cut_off() {
+    let harness = start(json!({ "queue_bytes_max": "16KiB", "history": { "bytes_max": "64KiB" } }));
+    let mut client = Client::connect(&address(&harness), "", &[]);
+    wait_until("it is a client", || harness.metric("sse_clients") == 1.0);
+    let text = "x".repeat(30_000);
+    let mut sent = 0;
+    while harness.metric("sse_full_queues_total") == 0.0 {
+        deliver(&harness, vec![event(LIVE_FROM, sent, &text)]);
+        sent += 1;
+    }
+    // What its queue did not take is gone from the history, too.
+    deliver(&harness, (sent..sent + 20).map(|n| event(LIVE_FROM, n, &text)).collect());
+    let seen = std::iter::from_fn(|| client.next()).count();
+    assert!(seen < sent as usize, "{seen} of {sent}");
+    assert_eq!((client.finished, harness.metric("sse_evictions_total{reason=\"outrun\"}")), (false, 1.0));
 }
 
 #[test]
@@ -223,7 +263,7 @@ fn a_history_that_is_larger_than_the_queue_is_given_whole() {
     let mut client = Client::connect(&address(&harness), &format!("?last_event_id={}", id(600, 9)), &[]);
     let seen = ids(&client.take(990));
     assert_eq!(seen, (10..1000).map(|n| id(600, n)).collect::<Vec<_>>());
-    assert_eq!(harness.metric("sse_evictions_total{reason=\"overflow\"}"), 0.0);
+    assert_eq!(harness.metric("sse_evictions_total{reason=\"stalled\"}"), 0.0);
 }
 
 #[test]

@@ -177,9 +177,11 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// The names that `struct`, `enum`, `trait`, `type` and `union` introduce.
+/// The names that `struct`, `enum`, `trait`, `type` and `union` introduce. Not those of associated types, which are indented:
+/// another's trait may have chosen them.
 fn type_names(text: &str) -> Vec<String> {
-    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let chosen = |line: &&str| !line.trim_start().starts_with("//") && !line.starts_with("    type ");
+    let code = text.lines().filter(chosen);
     let words: Vec<&str> = code.flat_map(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_')).collect();
     let introduces = |word: &str| ["struct", "enum", "trait", "type", "union"].contains(&word);
     words.windows(2).filter(|pair| introduces(pair[0])).map(|pair| pair[1].to_owned()).collect()

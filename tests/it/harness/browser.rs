@@ -169,6 +169,7 @@ fn spawn(binary: &Path, folder: &Path, url: &str) -> Child {
         // Chromium refuses to make its sandbox as root; it shows nothing but the test's page.
         command.arg("--no-sandbox");
     }
-    command.arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
+    // What it leaves behind when it is killed goes with the folder.
+    command.env("TMPDIR", folder).arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
     command.spawn().unwrap_or_else(|error| panic!("start {}: {error}", binary.display()))
 }

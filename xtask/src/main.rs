@@ -1,6 +1,8 @@
-//! The project's own commands. `cargo xtask test` gets what the tests need and runs all of them; `cargo xtask bench` measures.
+//! The project's own commands. `cargo xtask demo` shows Tailwater at work, `cargo xtask test` gets what the tests need and
+//! runs all of them, `cargo xtask bench` measures.
 
 mod bench;
+mod demo;
 mod mongod;
 mod tests;
 
@@ -19,6 +21,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Watch a shop's orders arrive in a browser: a throw-away MongoDB, Tailwater with three outputs, and a page
+    Demo(demo::Demo),
     /// Get what the tests need (mongod, compilers for C and C++) and run all of them
     Test {
         /// Run only the tests whose name contains this
@@ -34,6 +38,7 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
+        Command::Demo(demo) => demo::run(&demo),
         Command::Test { filter } => tests::run(filter.as_deref()),
         Command::Bench(bench) => bench::run(bench),
         Command::Mongod => {

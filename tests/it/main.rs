@@ -4,6 +4,8 @@ mod broken_libraries;
 mod c_plugin;
 mod config_errors;
 mod delivery;
+mod example_plugin;
+mod examples;
 mod first_run;
 mod harness;
 mod idle_positions;

@@ -75,8 +75,8 @@
 //! }
 //! ```
 //!
-//! `tracing` records go to the daemon's log, under the output's name. The feature `testing` has a harness that drives an output
-//! inside a test, without a daemon. All `unsafe` of a plugin is in this crate.
+//! `tracing` records go to the daemon's log, under the output's name. The feature `template` has templates over an event, `testing` a
+//! harness that drives an output inside a test, without a daemon. All `unsafe` of a plugin is in this crate.
 
 mod batch;
 mod context;
@@ -91,6 +91,12 @@ mod tasks;
 mod thunk;
 mod verdict;
 
+pub mod units;
+
+#[cfg(feature = "http")]
+pub mod http;
+#[cfg(feature = "template")]
+pub mod template;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -102,5 +108,7 @@ pub use event::{Event, JsonError, JsonForm, Op};
 pub use output::{DeliverError, Error, Output, StartError};
 pub use verdict::{Verdict, Verdicts};
 
+#[cfg(feature = "http")]
+pub use ::bytes;
 pub use tailwater_abi as abi;
 pub use {schemars, serde, serde_json, tokio, tracing};

@@ -20,6 +20,7 @@
 
 mod event;
 mod host;
+mod receiver;
 
 use std::{marker::PhantomData, sync::Arc, thread::ThreadId, time::Duration};
 
@@ -27,6 +28,7 @@ use tailwater_abi::*;
 
 pub use event::TestEvent;
 use host::TestHost;
+pub use receiver::{Received, Receiver, Reply};
 
 use crate::{Output, functions};
 

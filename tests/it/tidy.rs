@@ -81,6 +81,19 @@ fn config_toml_is_right_and_shows_the_defaults() {
 }
 
 #[test]
+fn the_configuration_of_the_readme_loads() {
+    let text = read("README.md");
+    let (_, rest) = text.split_once("```toml\n").expect("README.md shows a configuration");
+    let (toml, _) = rest.split_once("```").expect("which ends");
+    let variable = |name: &str| (name == "BILLING_SECRET").then(|| "whsec_AAAA".to_owned());
+    Config::parse(toml, "README.md", &variable, SystemTime::now()).unwrap_or_else(|error| panic!("{error}"));
+    let first_screen = text.lines().take(60).collect::<Vec<_>>().join("\n");
+    for wanted in ["cargo xtask demo", "cargo xtask test", "## Guarantees"] {
+        assert!(first_screen.contains(wanted), "README.md does not begin with {wanted}");
+    }
+}
+
+#[test]
 fn config_toml_names_every_key() {
     let text = read("config.toml");
     let keys = [

@@ -5,6 +5,7 @@
 //! Reading order: [`settle`] and [`schedule`] are the pure heart, [`intake`] and [`life`] its two ends, [`durable`] its
 //! memory; this file is the loop that turns them.
 
+pub mod broadcast;
 pub mod config;
 pub mod durable;
 pub mod intake;
@@ -24,6 +25,7 @@ use tracing::{error, info, warn};
 
 use crate::backoff::Backoff;
 use crate::event::Event;
+use crate::lane::broadcast::Broadcast;
 use crate::lane::config::{Config, OnReject};
 use crate::lane::durable::Durable;
 use crate::lane::intake::{Intake, Next};
@@ -59,6 +61,8 @@ pub struct Lane {
     concurrency: usize,
     /// The plugin asks for JSON, so it counts as memory.
     wants_json: bool,
+    /// `Some`: its plugin is told how far the stream has come.
+    broadcast: Option<Broadcast>,
     /// Batches handed out, oldest first, and when their time is over.
     deadlines: VecDeque<(Instant, u64)>,
     next_delivery: u64,
@@ -95,6 +99,8 @@ pub struct LaneParts {
     pub batch_events_max: Option<u32>,
     /// Of the plugin: it asks for JSON.
     pub wants_json: bool,
+    /// Of the plugin: its clients carry their positions, see [`Broadcast`]. Always in strict order.
+    pub broadcast: Option<Broadcast>,
     /// It does not deliver: its plugin said that it can never start like this.
     pub stopped: bool,
     /// Where it counts.
@@ -124,7 +130,9 @@ impl Lane {
             events_max: (events_max as usize).min(usize::try_from(config.ahead_max).unwrap_or(usize::MAX)),
             bytes_max: usize::try_from(config.batch.bytes_max).unwrap_or(usize::MAX),
         };
-        let strict = config.ordering == config::Ordering::Strict;
+        // The clients of a broadcast say where they are by the last event they saw: all before it must have been given out.
+        let ordering = if parts.broadcast.is_some() { config::Ordering::Strict } else { config.ordering };
+        let strict = ordering == config::Ordering::Strict;
         let bucket = config
             .rate_limit
             .as_ref()
@@ -135,11 +143,12 @@ impl Lane {
             life: parts.life,
             durable: parts.durable,
             settle: Settle::new(parts.place),
-            schedule: Schedule::new(config.ordering),
+            schedule: Schedule::new(ordering),
             bucket,
             limits,
             concurrency: if strict { 1 } else { config.concurrency as usize },
             wants_json: parts.wants_json,
+            broadcast: parts.broadcast,
             deadlines: VecDeque::new(),
             next_delivery: 0,
             held_bytes: 0,
@@ -164,6 +173,7 @@ impl Lane {
                 break deadline;
             }
             self.take_in(now);
+            self.tell_plugin(now);
             self.dispatch(now);
             if self.durable.due(&self.settle).is_some_and(|due| due <= now) {
                 self.durable.save(&self.settle);
@@ -180,6 +190,16 @@ impl Lane {
             }
         };
         self.drain(deadline).await
+    }
+
+    /// Before anything is dispatched: a new instance is to know what it is given.
+    fn tell_plugin(&mut self, now: Instant) {
+        if let Some(broadcast) = &mut self.broadcast
+            && self.life.is_up()
+            && let Some(progress) = broadcast.due(self.settle.low_water(), now)
+        {
+            self.life.progress(progress);
+        }
     }
 
     /// At a bound the lane takes nothing more.
@@ -313,7 +333,12 @@ impl Lane {
 
     fn on_change(&mut self, change: Change) {
         match change {
-            Change::Started => info!(output = self.config.name, "plugin started"),
+            Change::Started => {
+                info!(output = self.config.name, "plugin started");
+                if let Some(broadcast) = &mut self.broadcast {
+                    broadcast.instance_is_new();
+                }
+            }
             Change::NotStarted { reason, wait } => {
                 self.metrics.fault(FaultKind::Start);
                 warn!(output = self.config.name, ?wait, "plugin did not start: {reason}; trying again");

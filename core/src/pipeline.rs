@@ -26,12 +26,13 @@ use crate::checkpoint::file::FileStore;
 use crate::checkpoint::mongodb::MongoDbStore;
 use crate::checkpoint::{self, CheckpointError, Store};
 use crate::config::Config;
+use crate::lane::broadcast::Broadcast;
 use crate::lane::durable::Durable;
 use crate::lane::intake::Intake;
 use crate::lane::metrics::{LaneFamilies, State};
 use crate::lane::{Ended, Lane, LaneParts};
 use crate::output::PreparedOutput;
-use crate::pipeline::places::{FirstPlace, first_place, shared_place};
+use crate::pipeline::places::{FirstPlace, first_place, go_back, shared_place};
 use crate::pipeline::plugins::{StartedPlugin, start_plugins};
 use crate::source::connect::{Deployment, connect};
 use crate::source::error::SourceError;
@@ -39,6 +40,7 @@ use crate::source::health::{Health, HealthMetrics};
 use crate::source::metrics::SourceMetrics;
 use crate::source::pump;
 use crate::source::stream::{ChangeStream, StreamOptions};
+use crate::source::token::Timestamp64;
 use crate::window::Window;
 
 /// Connections beside one per output for its checkpoint and one per catch-up stream: the shared stream, and the start.
@@ -108,12 +110,14 @@ pub async fn start(
     let deployment = connect(config.source.uri.expose(), connections).await?;
     metrics.source.saw(deployment.now);
     let store = open_store(&config.checkpoint, &config.name, &deployment)?;
-    let places = try_join_all(outputs.iter().map(|output| first_place(output, &store, &config, &deployment))).await?;
+    let mut places =
+        try_join_all(outputs.iter().map(|output| first_place(output, &store, &config, &deployment))).await?;
     let mut plugins = start_plugins(&outputs, readiness).await?;
-    match open_stream(&config, &deployment, &outputs, &places, &store).await {
+    match open_stream(&config, &deployment, &outputs, &mut places, &plugins, &store).await {
         Ok((stream, options)) => {
             let health = Health::new(metrics.health.clone(), readiness);
-            let started = Started { outputs, places, plugins, store, stream: stream.with_health(health), options };
+            let (stream, now) = (stream.with_health(health), deployment.now);
+            let started = Started { outputs, places, plugins, store, stream, options, now };
             Ok(run_lanes(config, started, metrics))
         }
         Err(error) => {
@@ -129,11 +133,18 @@ async fn open_stream(
     config: &Config,
     deployment: &Deployment,
     outputs: &[PreparedOutput],
-    places: &[FirstPlace],
+    places: &mut [FirstPlace],
+    plugins: &[StartedPlugin],
     store: &Store,
 ) -> Result<(ChangeStream, StreamOptions), PipelineError> {
     let filter = union(outputs.iter().map(|output| output.config.query.as_ref()));
     let options = StreamOptions { filter, ..StreamOptions::new(deployment.client.clone(), &config.source) };
+    for ((output, plugin), first) in outputs.iter().zip(plugins).zip(places.iter_mut()) {
+        let wanted = plugin.life.wanted_history();
+        if output.library.descriptor().broadcast && !wanted.is_zero() {
+            go_back(first, output, wanted, &options_of(output, &options), deployment).await?;
+        }
+    }
     let place = shared_place(places);
     info!(%place, watch = options.scope.describe(), "opening the change stream");
     let stream = ChangeStream::open(options.clone(), place.clone()).await?;
@@ -157,10 +168,12 @@ struct Started {
     store: Arc<Store>,
     stream: ChangeStream,
     options: StreamOptions,
+    /// Of the deployment, when the daemon started: what is newer is news.
+    now: Timestamp64,
 }
 
 fn run_lanes(config: Config, started: Started, metrics: PipelineMetrics) -> Running {
-    let Started { outputs, places, plugins, store, stream, options } = started;
+    let Started { outputs, places, plugins, store, stream, options, now } = started;
     let window = Arc::new(Window::new(config.window.bytes_max, shared_place(&places)));
     let permits = Arc::new(Semaphore::new(config.source.catch_up_streams_max as usize));
     let (drain_lanes, drain) = watch::channel(None);
@@ -183,6 +196,7 @@ fn run_lanes(config: Config, started: Started, metrics: PipelineMetrics) -> Runn
             place,
             batch_events_max: descriptor.batch_events_max,
             wants_json: descriptor.wants_json,
+            broadcast: descriptor.broadcast.then(|| Broadcast::new(Timestamp64(now.0 + 1))),
             metrics: lane_metrics.clone(),
             source: metrics.source.clone(),
             config: output.config,

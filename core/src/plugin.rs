@@ -23,7 +23,7 @@ pub(crate) mod verdict;
 
 pub use batch::Delivered;
 pub use descriptor::{Descriptor, Refusal};
-pub use instance::{Instance, StartError};
+pub use instance::{Instance, Progress, StartError};
 pub use loader::{Library, LoadError, default_dir};
 pub use metrics::register_metrics;
 pub use options::OptionsError;

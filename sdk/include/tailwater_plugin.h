@@ -39,7 +39,7 @@ typedef struct tw_instance tw_instance;
 #define TW_ABI_MAJOR 0
 
 // Minor version of this border: grows with every appended field, function or constant.
-#define TW_ABI_MINOR 0
+#define TW_ABI_MINOR 1
 
 // First version of [`tw_plugin`], in bytes.
 #define TW_PLUGIN_SIZE_MIN 128
@@ -73,6 +73,9 @@ typedef struct tw_instance tw_instance;
 
 // First version of [`tw_host`], in bytes.
 #define TW_HOST_SIZE_MIN 64
+
+// First version of [`tw_progress`], in bytes.
+#define TW_PROGRESS_SIZE_MIN 32
 
 // `tw_completion.flags`: a retry pauses the whole output for `retry_after_ms`, not only the events named.
 #define TW_COMPLETE_PAUSE_OUTPUT 1
@@ -241,6 +244,10 @@ typedef struct tw_host {
   uint64_t (*metric_register)(uint64_t ctx, const struct tw_metric *metric);
   // Adds to a counter or sets a gauge.
   void (*metric_record)(uint64_t ctx, uint64_t metric, double value);
+  // Since minor 1. A broadcast output wants its stream to begin `age_ms` before now, to fill its history; to be said before
+  // `start` completes, where it counts for the daemon's own start. The stream begins as far back as the oplog reaches;
+  // `tw_progress.complete_from` says where that is. [`TW_E_INVALID`] from an output that is not a broadcast.
+  tw_status (*want_history)(uint64_t ctx, uint64_t age_ms);
 } tw_host;
 
 // Arguments of `create`.
@@ -277,6 +284,21 @@ typedef struct tw_batch {
   uint64_t timeout_ms;
 } tw_batch;
 
+// How far the stream of a broadcast output has come (see [`TW_CAP_BROADCAST`]). Times are MongoDB timestamps: seconds in the
+// high half, increment in the low. Since minor 1.
+typedef struct tw_progress {
+  // `sizeof(tw_progress)` on the host.
+  uint32_t struct_size;
+  // Zero.
+  uint32_t reserved0;
+  // This instance is given every event of the output from this time on, inclusive. Nothing is known of earlier ones.
+  uint64_t complete_from;
+  // Events before this time were there before the output was: they fill its history and are news to nobody.
+  uint64_t live_from;
+  // Every event before this time, exclusive, was given and completed.
+  uint64_t reached;
+} tw_progress;
+
 // A plugin's functions. A null function is not offered; `create`, `deliver` and `destroy` must be there.
 //
 // The host calls an instance's functions from one thread that belongs to this instance, never two at once. A function that
@@ -302,6 +324,9 @@ typedef struct tw_vtable {
   tw_status (*stop)(tw_instance *instance, uint64_t deadline_ms, uint64_t token);
   // On return no thread runs code of this instance and none of its host functions will be called. `[instance thread] [may block]`
   void (*destroy)(tw_instance *instance);
+  // Since minor 1. How far the stream of a broadcast output has come: once before the first batch, then again as it
+  // goes on, also where there are no events, about once a second at most. `[instance thread] [never block] [valid: during the call]`
+  void (*progress)(tw_instance *instance, const struct tw_progress *progress);
 } tw_vtable;
 
 // What a library says of itself. Static: lives as long as the process. Readable before anything is started.
@@ -519,7 +544,7 @@ TW_EXPORT const tw_plugin *tailwater_plugin_v0(void);
 #define TW_LAYOUT(type, bytes) _Static_assert(sizeof(type) == bytes, #type)
 #endif
 TW_LAYOUT(tw_plugin, 128);
-TW_LAYOUT(tw_vtable, 56);
+TW_LAYOUT(tw_vtable, 64);
 TW_LAYOUT(tw_validate_args, 48);
 TW_LAYOUT(tw_create_args, 56);
 TW_LAYOUT(tw_event, 200);
@@ -528,7 +553,8 @@ TW_LAYOUT(tw_event_result, 32);
 TW_LAYOUT(tw_completion, 56);
 TW_LAYOUT(tw_log_record, 56);
 TW_LAYOUT(tw_metric, 56);
-TW_LAYOUT(tw_host, 64);
+TW_LAYOUT(tw_host, 72);
+TW_LAYOUT(tw_progress, 32);
 #undef TW_LAYOUT
 #endif
 

@@ -1,6 +1,6 @@
 //! What an output gets from the daemon: its name, metrics, and tasks that end with it.
 
-use std::{fmt, future::Future, sync::Arc};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use tailwater_abi::{TW_METRIC_COUNTER, TW_METRIC_GAUGE, tw_metric_kind};
 
@@ -55,6 +55,13 @@ impl Context {
             tracing::warn!(metric = name, "the daemon refused this metric: its values are not recorded");
         }
         Metric { host: self.host, number }
+    }
+
+    /// For a broadcast output, in [`start`](crate::Output::start): asks for the events of the last `age` first, to fill a history.
+    /// As far back as the oplog reaches: [`Progress::complete_from`](crate::Progress) tells where it begins. False where the daemon
+    /// does not do that: the stream then begins at now.
+    pub fn want_history(&self, age: Duration) -> bool {
+        self.host.want_history(u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// Runs `future` beside the deliveries: a listener, a heartbeat. It is dropped, at the latest, when the output ends.

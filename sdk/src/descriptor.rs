@@ -43,6 +43,7 @@ impl<O: Output> Functions<O> {
         deliver: Some(thunk::deliver::<O>),
         stop: Some(thunk::stop::<O>),
         destroy: Some(thunk::destroy::<O>),
+        progress: Some(thunk::progress::<O>),
     };
 }
 

@@ -117,12 +117,26 @@ impl Host {
         unsafe { register(self.ctx(), &metric) }
     }
 
+    /// False where the host does not offer it, or not to this output.
+    pub(crate) fn want_history(self, age_ms: u64) -> bool {
+        want_history(self, age_ms) == TW_OK
+    }
+
     pub(crate) fn metric_record(self, metric: u64, value: f64) {
         if let Some(record) = first!(self.0, metric_record) {
             // SAFETY: numbers only.
             unsafe { record(self.ctx(), metric, value) }
         }
     }
+}
+
+/// Of `Host::want_history`, by itself because of `tw_has!`.
+fn want_history(host: Host, age_ms: u64) -> tw_status {
+    // SAFETY: the table lives as long as the process, and its size was checked in `new`.
+    let want_history = unsafe { if tw_has!(host.0, tw_host, want_history) { (*host.0).want_history } else { None } };
+    let Some(want_history) = want_history else { return TW_E_UNSUPPORTED };
+    // SAFETY: numbers only.
+    unsafe { want_history(host.ctx(), age_ms) }
 }
 
 /// A completion that borrows `message` and `results`.

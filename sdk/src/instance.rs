@@ -15,7 +15,7 @@ use std::{
 use tailwater_abi::*;
 
 use crate::{
-    Batch, Context, Output, StartError,
+    Batch, Context, Output, Progress, StartError,
     batch::millis,
     host::Host,
     log,
@@ -98,6 +98,13 @@ impl<O: Output> Instance<O> {
                 Err(panic) => batch.finish_failed(&panic),
             }
         });
+        TW_OK
+    }
+
+    /// Here and now, so that it stays in its place among the deliveries. What it panics with is caught by the caller.
+    pub(crate) fn progress(&self, progress: Progress) -> tw_status {
+        let Some(output) = self.output.get() else { return TW_E_INVALID };
+        self.context.tasks.enter(|| output.progress(progress));
         TW_OK
     }
 

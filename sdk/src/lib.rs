@@ -105,7 +105,7 @@ pub use context::{BlockingError, Context, Counter, Gauge};
 #[doc(hidden)]
 pub use descriptor::{Descriptor, Package, descriptor, entry, functions};
 pub use event::{Event, JsonError, JsonForm, Op};
-pub use output::{DeliverError, Error, Output, StartError};
+pub use output::{DeliverError, Error, Output, Progress, StartError};
 pub use verdict::{Verdict, Verdicts};
 
 #[cfg(feature = "http")]

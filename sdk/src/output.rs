@@ -61,10 +61,27 @@ pub trait Output: Send + Sync + Sized + 'static {
     /// When the batch's `timeout` passes, the future is dropped and the events are delivered again to a new instance.
     fn deliver(&self, batch: &Batch) -> impl Future<Output = Result<(), DeliverError>> + Send;
 
+    /// For a broadcast output: how far its stream has come. Called once before the first delivery, then again as the stream goes on,
+    /// also where there are no events. Must not block: it is called between two deliveries.
+    fn progress(&self, progress: Progress) {
+        let _ = progress;
+    }
+
     /// Called once, after the last delivery has ended or the time for that has passed. Flushes and disconnects.
     fn stop(&self) -> impl Future<Output = ()> + Send {
         async {}
     }
+}
+
+/// How far the stream of a broadcast output has come. Times are MongoDB timestamps: seconds in the high half, increment in the low.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// This output value is given every event from this time on, inclusive. Nothing is known of earlier ones.
+    pub complete_from: u64,
+    /// Events before this time were there before the output was: they fill its history and are news to nobody.
+    pub live_from: u64,
+    /// Every event before this time, exclusive, was given and acknowledged.
+    pub reached: u64,
 }
 
 /// Why an output did not start. Deliberately no [`std::error::Error`] itself, so that every such error converts into it.

@@ -30,7 +30,7 @@ pub use event::TestEvent;
 use host::TestHost;
 pub use receiver::{Received, Receiver, Reply};
 
-use crate::{Output, functions};
+use crate::{Output, Progress, functions};
 
 /// How long the harness waits for anything before it calls the test failed.
 const PATIENCE: Duration = Duration::from_secs(if cfg!(miri) { 300 } else { 30 });
@@ -254,6 +254,21 @@ impl<O: Output> Harness<O> {
         let status = unsafe { deliver(self.instance, self.host.batch(token), token) };
         assert_eq!(status, TW_OK, "the output takes the batch");
         Pending { host: self.host.clone(), token }
+    }
+
+    /// Tells a broadcast output how far its stream has come.
+    pub fn progress(&self, progress: Progress) {
+        let Progress { complete_from, live_from, reached } = progress;
+        let struct_size = size_of::<tw_progress>() as u32;
+        let progress = tw_progress { struct_size, reserved0: 0, complete_from, live_from, reached };
+        let tell = functions::<O>().progress.expect("the SDK offers progress");
+        // SAFETY: the instance lives as long as `self`, the struct until the call returns.
+        unsafe { tell(self.instance, &progress) };
+    }
+
+    /// How much history a broadcast output has asked for.
+    pub fn wanted_history(&self) -> Duration {
+        self.host.wanted_history()
     }
 
     /// Stops the output and destroys it.

@@ -10,7 +10,7 @@ use std::{
 use tailwater_abi::*;
 
 use crate::{
-    Output,
+    Output, Progress,
     descriptor::plugin_name,
     host::{Host, text},
     instance::{CreateError, Instance, read_options},
@@ -143,6 +143,21 @@ pub(crate) unsafe extern "C" fn destroy<O: Output>(instance: *mut tw_instance) {
         // SAFETY: the host's promise: from `create`, and nobody uses it after this. Takes back what `create` gave.
         unsafe { Arc::from_raw(instance.as_ptr().cast::<Instance<O>>().cast_const()) }.destroy();
         TW_OK
+    });
+}
+
+pub(crate) unsafe extern "C" fn progress<O: Output>(instance: *mut tw_instance, progress: *const tw_progress) {
+    guard(progress, |progress| {
+        // SAFETY: the host's promise: valid during the call; the first field of every version.
+        let size = unsafe { (*progress.as_ptr()).struct_size };
+        if size < TW_PROGRESS_SIZE_MIN {
+            return TW_E_INVALID;
+        }
+        // SAFETY: as above; the host says that `size` bytes are there.
+        let tw_progress { complete_from, live_from, reached, .. } = unsafe { tw_copy(progress.as_ptr(), size) };
+        let progress = Progress { complete_from, live_from, reached };
+        // SAFETY: the host's promise: from `create`, not yet destroyed.
+        guard(instance, |instance| unsafe { borrow::<O>(instance) }.progress(progress))
     });
 }
 

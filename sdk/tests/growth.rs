@@ -72,6 +72,7 @@ fn host(longer: bool) -> tw_host {
         json: None,
         metric_register: None,
         metric_record: None,
+        want_history: None,
     }
 }
 

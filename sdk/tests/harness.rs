@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::json;
 use tailwater_sdk::{
-    Batch, Context, Counter, DeliverError, JsonForm, Op, Output, StartError, Verdicts, abi,
+    Batch, Context, Counter, DeliverError, JsonForm, Op, Output, Progress, StartError, Verdicts, abi,
     testing::{Harness, StartFailure, TestEvent, Verdict},
     tokio::{self, sync::Semaphore},
     tracing,
@@ -264,4 +264,40 @@ fn an_event_shows_what_the_daemon_gave() {
     let mut looked_at = TestEvent::new("createIndexes", "shop", "").json("{}").attempt(2);
     looked_at.document_key = Some(vec![5, 0, 0, 0, 0]);
     assert_eq!(harness.deliver(vec![event(), looked_at]).verdicts, [Verdict::Ack, Verdict::Ack]);
+}
+
+#[test]
+fn a_broadcast_asks_for_history_and_is_told_how_far_its_stream_has_come() {
+    #[derive(Default)]
+    struct Follow(std::sync::Mutex<Vec<Progress>>);
+
+    impl Output for Follow {
+        type Options = serde_json::Value;
+        const SUMMARY: &'static str = "";
+        const BROADCAST: bool = true;
+
+        async fn start(_: serde_json::Value, context: Context) -> Result<Self, StartError> {
+            assert!(context.want_history(Duration::from_millis(1_500)));
+            Ok(Self::default())
+        }
+
+        fn progress(&self, progress: Progress) {
+            assert_ne!(progress.reached, 13, "a number that nobody likes");
+            self.0.lock().expect("not poisoned").push(progress);
+        }
+
+        async fn deliver(&self, _: &Batch) -> Result<(), DeliverError> {
+            Err(DeliverError::retry(format!("{:?}", self.0.lock().expect("not poisoned"))))
+        }
+    }
+
+    let harness = Harness::<Follow>::start(json!({})).expect("it starts");
+    assert_eq!(harness.wanted_history(), Duration::from_millis(1_500));
+    let progress = |reached| Progress { complete_from: 1, live_from: 2, reached };
+    harness.progress(progress(3));
+    // Its panic stays on its side, and the output goes on.
+    harness.progress(progress(13));
+    harness.progress(progress(4));
+    let told = format!("{:?}", [progress(3), progress(4)]);
+    assert_eq!(harness.deliver(vec![event()]).verdicts, [Verdict::Retry { after: None, reason: told }]);
 }

@@ -59,7 +59,8 @@ fn examine(config: &Config, folder: &Path) -> Findings {
         match prepare(output, folder) {
             Ok(prepared) => {
                 let plugin = prepared.library.descriptor();
-                findings.fine.push(format!("outputs.{name}: plugin {} {}", plugin.name, plugin.version));
+                let kind = if plugin.broadcast { ", broadcast: no checkpoint, always in strict order" } else { "" };
+                findings.fine.push(format!("outputs.{name}: plugin {} {}{kind}", plugin.name, plugin.version));
             }
             Err(problems) => findings.problems.extend(problems.iter().map(ToString::to_string)),
         }

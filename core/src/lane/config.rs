@@ -45,7 +45,7 @@ pub struct Config {
     pub plugin: String,
     /// A MongoDB query on the event; `None` takes every event. Not compiled yet.
     pub query: Option<Document>,
-    /// What stays in order. Default by key.
+    /// What stays in order. Default by key; a broadcast output is always strict.
     pub ordering: Ordering,
     /// Batches in flight at once. 1 to 1024, default 16; strict order has one.
     pub concurrency: u32,

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 
 use crate::admin::Pending;
 use crate::backoff::Backoff;
-use crate::plugin::{Delivered, Instance, Library, Outcome, Port, StartError};
+use crate::plugin::{Delivered, Instance, Library, Outcome, Port, Progress, StartError};
 
 /// Between instances.
 const RESTART: Backoff = Backoff { min: Duration::from_millis(200), max: Duration::from_secs(60) };
@@ -146,6 +146,18 @@ impl Life {
         let State::Up(instance) = &self.state else { return false };
         instance.deliver(delivery, batch, timeout);
         true
+    }
+
+    /// Tells a broadcast output's plugin how far its stream has come; without an instance nothing happens.
+    pub fn progress(&self, progress: Progress) {
+        if let State::Up(instance) = &self.state {
+            instance.progress(progress);
+        }
+    }
+
+    /// How far back a broadcast output's plugin wants its stream to begin.
+    pub fn wanted_history(&self) -> Duration {
+        self.port.wanted_history()
     }
 
     /// True while there is an instance ready for batches.

@@ -10,7 +10,9 @@ use crate::output::PreparedOutput;
 use crate::pipeline::PipelineError;
 use crate::source::config::Start;
 use crate::source::connect::Deployment;
+use crate::source::error::SourceError;
 use crate::source::place::Place;
+use crate::source::stream::{ChangeStream, StreamOptions};
 use crate::source::token::Timestamp64;
 
 /// Outputs this close to the newest one share its stream from the start; those further behind begin in catch-up.
@@ -24,7 +26,7 @@ pub(super) struct FirstPlace {
     pub stored: bool,
 }
 
-/// At the output's checkpoint, or at `source.start`.
+/// At the output's checkpoint, or at `source.start`; a broadcast output at now, until [`go_back`] knows better.
 pub(super) async fn first_place(
     output: &PreparedOutput,
     store: &Store,
@@ -51,6 +53,36 @@ pub(super) async fn first_place(
     }
     info!(output = name, %place, "no checkpoint yet, beginning at source.start");
     Ok(FirstPlace { place, stored: false })
+}
+
+/// Begins a broadcast output as long before now as its plugin wants to have history, or as far back as the oplog reaches.
+pub(super) async fn go_back(
+    first: &mut FirstPlace,
+    output: &PreparedOutput,
+    wanted: Duration,
+    stream: &StreamOptions,
+    deployment: &Deployment,
+) -> Result<(), PipelineError> {
+    let mut seconds = u32::try_from(wanted.as_secs()).unwrap_or(u32::MAX);
+    while seconds > 0 {
+        // Not before the first second: a stream cannot be opened at time zero.
+        let from = deployment.now.seconds().saturating_sub(seconds).max(1);
+        let place = Place::From(Timestamp64(u64::from(from) << 32));
+        match ChangeStream::open(stream.clone(), place.clone()).await {
+            Ok(_) => {
+                info!(output = output.config.name, %place, "broadcast: history first");
+                first.place = place;
+                return Ok(());
+            }
+            Err(error @ SourceError::HistoryLost { .. }) => {
+                // Halved, because the oplog's own first entry is nothing a user of two roles may read.
+                seconds /= 2;
+                info!(output = output.config.name, ?wanted, "the oplog does not reach back to {place}: {error}");
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// The oldest place within [`TOGETHER`] of the newest.

@@ -26,7 +26,8 @@ pub(super) async fn start_plugins(
 ) -> Result<Vec<StartedPlugin>, PipelineError> {
     let starts = outputs.iter().map(|output| async move {
         let name = &output.config.name;
-        let port = Port::new(name, output.config.json);
+        let broadcast = output.library.descriptor().broadcast;
+        let port = if broadcast { Port::of_broadcast } else { Port::new }(name, output.config.json);
         let condition = readiness.wait_for(&format!("plugin of {name}"));
         let mut life = Life::new(output.library.clone(), port, Arc::new(output.config.options.clone()), condition);
         let fatal = match life.change().await {

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tailwater_abi::{
     TW_ABI_MAJOR, TW_ABI_MINOR, TW_BUILD_DEBUG, TW_BUILD_PANIC_ABORT, TW_BUILD_PANIC_UNWIND, TW_CAP_BROADCAST,
     TW_CAP_WANTS_JSON, TW_MAGIC, TW_PLUGIN_SIZE_MIN, TW_VTABLE_SIZE_MIN, tw_batch, tw_copy, tw_create_args,
-    tw_instance, tw_plugin, tw_status, tw_validate_args, tw_vtable,
+    tw_instance, tw_plugin, tw_progress, tw_status, tw_validate_args, tw_vtable,
 };
 use thiserror::Error;
 
@@ -138,6 +138,7 @@ pub(crate) type StartFn = unsafe extern "C" fn(*mut tw_instance, u64) -> tw_stat
 pub(crate) type DeliverFn = unsafe extern "C" fn(*mut tw_instance, *const tw_batch, u64) -> tw_status;
 pub(crate) type StopFn = unsafe extern "C" fn(*mut tw_instance, u64, u64) -> tw_status;
 pub(crate) type DestroyFn = unsafe extern "C" fn(*mut tw_instance);
+pub(crate) type ProgressFn = unsafe extern "C" fn(*mut tw_instance, *const tw_progress);
 
 /// A plugin's functions, the required ones known to be there.
 #[derive(Clone, Copy)]
@@ -148,6 +149,7 @@ pub(crate) struct Functions {
     pub deliver: DeliverFn,
     pub stop: Option<StopFn>,
     pub destroy: DestroyFn,
+    pub progress: Option<ProgressFn>,
 }
 
 /// Verifies a descriptor and copies it.
@@ -242,6 +244,7 @@ unsafe fn verify_vtable(vtable: *const tw_vtable) -> Result<Functions, Refusal> 
         start: vtable.start,
         deliver: vtable.deliver.ok_or(Refusal::Function { name: "deliver" })?,
         stop: vtable.stop,
+        progress: vtable.progress,
         destroy: vtable.destroy.ok_or(Refusal::Function { name: "destroy" })?,
     })
 }

@@ -2,6 +2,7 @@
 
 use std::mem::size_of;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use tailwater_abi::{
     TW_ABI_MAJOR, TW_ABI_MINOR, TW_E_DATA, TW_E_INTERNAL, TW_E_INVALID, TW_JSON_CANONICAL, TW_JSON_CONFIGURED,
@@ -37,6 +38,7 @@ pub(crate) fn services(ctx: u64) -> tw_host {
         json: Some(host_json),
         metric_register: Some(host_metric_register),
         metric_record: Some(host_metric_record),
+        want_history: Some(host_want_history),
     }
 }
 
@@ -152,6 +154,16 @@ unsafe extern "C" fn host_metric_register(ctx: u64, metric: *const tw_metric) ->
 
 unsafe extern "C" fn host_metric_record(ctx: u64, metric: u64, value: f64) {
     with_port(ctx, (), |port| port.metrics.record(metric, value));
+}
+
+unsafe extern "C" fn host_want_history(ctx: u64, age_ms: u64) -> tw_status {
+    with_port(
+        ctx,
+        TW_E_INTERNAL,
+        |port| {
+            if port.want_history(Duration::from_millis(age_ms)) { TW_OK } else { TW_E_INVALID }
+        },
+    )
 }
 
 /// # Safety

@@ -3,11 +3,11 @@
 
 use std::mem::size_of;
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tailwater_abi::{TW_E_OPTIONS, TW_E_PANIC, TW_OK, tw_create_args, tw_instance, tw_str};
+use tailwater_abi::{TW_E_OPTIONS, TW_E_PANIC, TW_OK, tw_create_args, tw_instance, tw_progress, tw_str};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -20,6 +20,7 @@ use super::port::Port;
 use super::text::Sink;
 use super::tokens::Waiting;
 use super::verdict::{Outcome, Verdict, Verdicts};
+use crate::source::token::Timestamp64;
 
 /// Part of the grace of a stop that is kept for `destroy`: a tenth, at most this.
 const DESTROY_GRACE_MAX: Duration = Duration::from_millis(500);
@@ -63,13 +64,36 @@ struct Handle {
     /// Held here too, so that `next_outcome` never sees a closed channel.
     outcomes: mpsc::UnboundedSender<Outcome>,
     phase: Arc<Phase>,
+    /// Told to the plugin by the next `Command::Progress`; there is one in the queue while this is `Some`. Newer progress replaces
+    /// it, so that a plugin that hangs does not make a queue.
+    progress: Arc<Mutex<Option<Progress>>>,
     /// Closed when the thread has ended.
     ended: oneshot::Receiver<()>,
 }
 
+/// How far the stream of a broadcast output has come; see `tw_progress`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The instance is given every event from this time on.
+    pub complete_from: Timestamp64,
+    /// Events before this time only fill its history.
+    pub live_from: Timestamp64,
+    /// Every event before this time was given and acknowledged.
+    pub reached: Timestamp64,
+}
+
 enum Command {
-    Deliver { delivery: u64, batch: Vec<Delivered>, timeout: Duration },
-    Stop { deadline: Duration, reply: oneshot::Sender<Verdicts> },
+    /// To call `progress` with what `Handle::progress` holds by then.
+    Progress,
+    Deliver {
+        delivery: u64,
+        batch: Vec<Delivered>,
+        timeout: Duration,
+    },
+    Stop {
+        deadline: Duration,
+        reply: oneshot::Sender<Verdicts>,
+    },
     Destroy,
 }
 
@@ -98,6 +122,7 @@ impl Instance {
         let (started, answer) = oneshot::channel();
         let (alive, ended) = oneshot::channel::<()>();
         let phase = Arc::new(Phase(AtomicU8::new(RUNNING)));
+        let progress = Arc::new(Mutex::new(None));
         let id = port.next_instance();
         let thread = Thread {
             library: library.clone(),
@@ -105,6 +130,7 @@ impl Instance {
             id,
             outcomes: sender.clone(),
             phase: phase.clone(),
+            progress: progress.clone(),
             raw: ptr::null_mut(),
             _alive: alive,
         };
@@ -113,7 +139,7 @@ impl Instance {
             .name(format!("out {}", port.output()))
             .spawn(move || thread.run(&options, started, &inbox))
             .map_err(|error| StartError::Failed { reason: format!("start a thread for it: {error}") })?;
-        let handle = Handle { port: port.clone(), id, commands, outcomes: sender, phase, ended };
+        let handle = Handle { port: port.clone(), id, commands, outcomes: sender, phase, progress, ended };
         let instance = Self { handle, outcomes };
         match timeout(within, answer).await {
             Ok(Ok(verdicts)) => started_as(verdicts.default).map(|()| instance),
@@ -129,6 +155,15 @@ impl Instance {
             let verdicts = Verdicts::failed("the plugin's thread has ended");
             // This instance holds the receiver, so the send cannot fail.
             let _ = self.handle.outcomes.send(Outcome { delivery, verdicts });
+        }
+    }
+
+    /// Tells the plugin how far its stream has come, in its place among the deliveries. Never blocks.
+    pub fn progress(&self, progress: Progress) {
+        let waiting = lock(&self.handle.progress).replace(progress);
+        if waiting.is_none() {
+            // Refused only when the thread has ended: then there is nobody to tell.
+            let _ = self.handle.commands.send(Command::Progress);
         }
     }
 
@@ -182,6 +217,11 @@ impl Drop for Handle {
     }
 }
 
+fn lock(progress: &Mutex<Option<Progress>>) -> MutexGuard<'_, Option<Progress>> {
+    // Each change is one assignment, so a poisoned lock is still good.
+    progress.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn started_as(verdict: Verdict) -> Result<(), StartError> {
     match verdict {
         Verdict::Ack => Ok(()),
@@ -202,6 +242,7 @@ struct Thread {
     id: u64,
     outcomes: mpsc::UnboundedSender<Outcome>,
     phase: Arc<Phase>,
+    progress: Arc<Mutex<Option<Progress>>>,
     /// Null until created. Only this thread uses it.
     raw: *mut tw_instance,
     /// Dropped when the thread ends.
@@ -221,6 +262,7 @@ impl Thread {
         loop {
             match inbox.next() {
                 Command::Deliver { delivery, batch, timeout } => self.deliver(delivery, batch, timeout),
+                Command::Progress => self.tell_progress(),
                 Command::Stop { deadline, reply } => self.stop(deadline, reply),
                 Command::Destroy => break,
             }
@@ -295,6 +337,20 @@ impl Thread {
         // SAFETY: `raw` came from `create` and is not destroyed; the token table keeps the batch until it is completed.
         let status = unsafe { (self.library.functions().deliver)(self.raw, batch.border(), token) };
         self.settle_refusal(token, status, "deliver");
+    }
+
+    fn tell_progress(&self) {
+        let (waiting, tell) = (lock(&self.progress).take(), self.library.functions().progress);
+        let (Some(progress), Some(tell), false) = (waiting, tell, self.raw.is_null()) else { return };
+        let progress = tw_progress {
+            struct_size: size_of::<tw_progress>() as u32,
+            reserved0: 0,
+            complete_from: progress.complete_from.0,
+            live_from: progress.live_from.0,
+            reached: progress.reached.0,
+        };
+        // SAFETY: `raw` came from `create` and is not destroyed; the struct lives until the call returns.
+        unsafe { tell(self.raw, &raw const progress) };
     }
 
     fn stop(&self, deadline: Duration, reply: oneshot::Sender<Verdicts>) {

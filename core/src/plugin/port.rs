@@ -31,6 +31,8 @@ pub struct Port {
     late_completions: AtomicU64,
     abandoned_instances: AtomicU64,
     last_late_warning: Mutex<Option<Instant>>,
+    /// How far back the plugin wants its stream to begin, in milliseconds; `None` where it has no say.
+    wanted_history_ms: Option<AtomicU64>,
     pub(crate) metrics: PluginMetrics,
     tokens: Mutex<Tokens>,
 }
@@ -47,6 +49,15 @@ unsafe impl Sync for HostRef {}
 impl Port {
     /// Registers a port. `form` is what [`TW_JSON_CONFIGURED`](tailwater_abi::TW_JSON_CONFIGURED) means to this output.
     pub fn new(output: &str, form: JsonForm) -> Arc<Self> {
+        Self::register(output, form, false)
+    }
+
+    /// The port of a broadcast output, which may ask for history.
+    pub fn of_broadcast(output: &str, form: JsonForm) -> Arc<Self> {
+        Self::register(output, form, true)
+    }
+
+    fn register(output: &str, form: JsonForm, broadcast: bool) -> Arc<Self> {
         let mut ports = PORTS.write().unwrap_or_else(PoisonError::into_inner);
         let ctx = ports.len() as u64 + 1;
         let port = Arc::new(Self {
@@ -57,6 +68,7 @@ impl Port {
             late_completions: AtomicU64::new(0),
             abandoned_instances: AtomicU64::new(0),
             last_late_warning: Mutex::new(None),
+            wanted_history_ms: broadcast.then(AtomicU64::default),
             metrics: PluginMetrics::default(),
             tokens: Mutex::new(Tokens::default()),
         });
@@ -78,6 +90,18 @@ impl Port {
     /// when there are too many.
     pub fn abandoned_instances(&self) -> u64 {
         self.abandoned_instances.load(Ordering::Relaxed)
+    }
+
+    /// How far back a broadcast output's plugin wants its stream to begin; zero where it did not say.
+    pub fn wanted_history(&self) -> Duration {
+        Duration::from_millis(self.wanted_history_ms.as_ref().map_or(0, |ms| ms.load(Ordering::Relaxed)))
+    }
+
+    /// False where the output is not a broadcast.
+    pub(crate) fn want_history(&self, age: Duration) -> bool {
+        let Some(ms) = &self.wanted_history_ms else { return false };
+        ms.store(u64::try_from(age.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        true
     }
 
     pub(crate) fn by_ctx(ctx: u64) -> Option<Arc<Self>> {

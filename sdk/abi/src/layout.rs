@@ -16,6 +16,7 @@ const _: () = {
     assert!(offset_of!(tw_completion, result_stride) + 4 == TW_COMPLETION_SIZE_MIN as usize);
     assert!(offset_of!(tw_log_record, field_count) + 8 == TW_LOG_RECORD_SIZE_MIN as usize);
     assert!(offset_of!(tw_host, metric_record) + 8 == TW_HOST_SIZE_MIN as usize);
+    assert!(offset_of!(tw_progress, reached) + 8 == TW_PROGRESS_SIZE_MIN as usize);
 };
 
 // A moved or resized field fails the build.
@@ -35,7 +36,7 @@ const _: () = {
             && size_of::<tw_plugin>() == 128
     );
     assert!(
-        offset_of!(tw_vtable, validate) == 8 && offset_of!(tw_vtable, deliver) == 32 && size_of::<tw_vtable>() == 56
+        offset_of!(tw_vtable, validate) == 8 && offset_of!(tw_vtable, deliver) == 32 && size_of::<tw_vtable>() == 64
     );
     assert!(offset_of!(tw_validate_args, options_json) == 24 && size_of::<tw_validate_args>() == 48);
     assert!(offset_of!(tw_metric, labels) == 40 && size_of::<tw_metric>() == 56);
@@ -56,5 +57,6 @@ const _: () = {
             && size_of::<tw_completion>() == 56
     );
     assert!(offset_of!(tw_log_record, fields) == 40 && size_of::<tw_log_record>() == 56);
-    assert!(offset_of!(tw_host, ctx) == 8 && offset_of!(tw_host, complete) == 32 && size_of::<tw_host>() == 64);
+    assert!(offset_of!(tw_host, ctx) == 8 && offset_of!(tw_host, complete) == 32 && size_of::<tw_host>() == 72);
+    assert!(offset_of!(tw_progress, complete_from) == 8 && size_of::<tw_progress>() == 32);
 };

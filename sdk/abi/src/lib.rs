@@ -28,7 +28,7 @@ pub const TW_MAGIC: u64 = 0x5254_4157_4C49_4154;
 /// Major version of this border. It is part of the entry symbol's name.
 pub const TW_ABI_MAJOR: u16 = 0;
 /// Minor version of this border: grows with every appended field, function or constant.
-pub const TW_ABI_MINOR: u16 = 0;
+pub const TW_ABI_MINOR: u16 = 1;
 /// The one symbol a plugin exports, see [`tw_plugin_entry`].
 pub const TW_ENTRY_SYMBOL: &str = "tailwater_plugin_v0";
 
@@ -59,6 +59,8 @@ pub const TW_LOG_RECORD_SIZE_MIN: u32 = 56;
 pub const TW_METRIC_SIZE_MIN: u32 = 56;
 /// First version of [`tw_host`], in bytes.
 pub const TW_HOST_SIZE_MIN: u32 = 64;
+/// First version of [`tw_progress`], in bytes.
+pub const TW_PROGRESS_SIZE_MIN: u32 = 32;
 
 // ---- frozen value types: never grow within a major ---------------------------------------------
 
@@ -280,6 +282,9 @@ pub struct tw_vtable {
     pub stop: Option<unsafe extern "C" fn(instance: *mut tw_instance, deadline_ms: u64, token: u64) -> tw_status>,
     /// On return no thread runs code of this instance and none of its host functions will be called. `[instance thread] [may block]`
     pub destroy: Option<unsafe extern "C" fn(instance: *mut tw_instance)>,
+    /// Since minor 1. How far the stream of a broadcast output has come: once before the first batch, then again as it
+    /// goes on, also where there are no events, about once a second at most. `[instance thread] [never block] [valid: during the call]`
+    pub progress: Option<unsafe extern "C" fn(instance: *mut tw_instance, progress: *const tw_progress)>,
 }
 
 /// Arguments of `validate`.
@@ -372,6 +377,22 @@ pub struct tw_batch {
     pub events: *const u8,
     /// Milliseconds until the host gives the batch up; 0 = none.
     pub timeout_ms: u64,
+}
+
+/// How far the stream of a broadcast output has come (see [`TW_CAP_BROADCAST`]). Times are MongoDB timestamps: seconds in the
+/// high half, increment in the low. Since minor 1.
+#[repr(C)]
+pub struct tw_progress {
+    /// `sizeof(tw_progress)` on the host.
+    pub struct_size: u32,
+    /// Zero.
+    pub reserved0: u32,
+    /// This instance is given every event of the output from this time on, inclusive. Nothing is known of earlier ones.
+    pub complete_from: u64,
+    /// Events before this time were there before the output was: they fill its history and are news to nobody.
+    pub live_from: u64,
+    /// Every event before this time, exclusive, was given and completed.
+    pub reached: u64,
 }
 
 // ---- plugin -> host: completions ---------------------------------------------------------------
@@ -476,6 +497,10 @@ pub struct tw_host {
     pub metric_register: Option<unsafe extern "C" fn(ctx: u64, metric: *const tw_metric) -> u64>,
     /// Adds to a counter or sets a gauge.
     pub metric_record: Option<unsafe extern "C" fn(ctx: u64, metric: u64, value: f64)>,
+    /// Since minor 1. A broadcast output wants its stream to begin `age_ms` before now, to fill its history; to be said before
+    /// `start` completes, where it counts for the daemon's own start. The stream begins as far back as the oplog reaches;
+    /// `tw_progress.complete_from` says where that is. [`TW_E_INVALID`] from an output that is not a broadcast.
+    pub want_history: Option<unsafe extern "C" fn(ctx: u64, age_ms: u64) -> tw_status>,
 }
 
 // SAFETY: the pointers in these structs lead to static, never written data on the plugin's side.

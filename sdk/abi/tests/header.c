@@ -7,7 +7,7 @@ static tw_status deliver(tw_instance *instance, const tw_batch *batch, uint64_t 
     return instance != NULL && TW_HAS(batch, tw_batch, timeout_ms) ? TW_OK : TW_E_INVALID;
 }
 
-static const tw_vtable functions = {sizeof(tw_vtable), 0, NULL, NULL, NULL, deliver, NULL, NULL};
+static const tw_vtable functions = {sizeof(tw_vtable), 0, NULL, NULL, NULL, deliver, NULL, NULL, NULL};
 
 const tw_plugin *tailwater_plugin_v0(void) {
     static tw_plugin plugin;

@@ -58,7 +58,7 @@ TW_EXPORT const tw_plugin *tailwater_plugin_v0(void);
 #define TW_LAYOUT(type, bytes) _Static_assert(sizeof(type) == bytes, #type)
 #endif
 TW_LAYOUT(tw_plugin, 128);
-TW_LAYOUT(tw_vtable, 56);
+TW_LAYOUT(tw_vtable, 64);
 TW_LAYOUT(tw_validate_args, 48);
 TW_LAYOUT(tw_create_args, 56);
 TW_LAYOUT(tw_event, 200);
@@ -67,7 +67,8 @@ TW_LAYOUT(tw_event_result, 32);
 TW_LAYOUT(tw_completion, 56);
 TW_LAYOUT(tw_log_record, 56);
 TW_LAYOUT(tw_metric, 56);
-TW_LAYOUT(tw_host, 64);
+TW_LAYOUT(tw_host, 72);
+TW_LAYOUT(tw_progress, 32);
 #undef TW_LAYOUT
 #endif
 

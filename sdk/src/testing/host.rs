@@ -23,6 +23,8 @@ static HOSTS: Mutex<Option<HashMap<u64, Arc<TestHost>>>> = Mutex::new(None);
 pub(super) struct TestHost {
     ctx: u64,
     log_level: AtomicU32,
+    /// Milliseconds of history that the output asked for.
+    wanted_history: AtomicU64,
     while_completing: Option<Box<dyn Fn() + Send + Sync>>,
     late: AtomicU64,
     state: Mutex<State>,
@@ -68,6 +70,7 @@ impl TestHost {
         let host = Arc::new(Self {
             ctx: NEXT.fetch_add(1, Ordering::Relaxed),
             log_level: AtomicU32::new(TW_LEVEL_TRACE),
+            wanted_history: AtomicU64::new(0),
             while_completing,
             late: AtomicU64::new(0),
             state: Mutex::default(),
@@ -90,6 +93,7 @@ impl TestHost {
             json: Some(json),
             metric_register: Some(metric_register),
             metric_record: Some(metric_record),
+            want_history: Some(want_history),
         }))
     }
 
@@ -149,6 +153,10 @@ impl TestHost {
 
     pub(super) fn metric(&self, name: &str) -> f64 {
         lock(&self.state).metrics.iter().find(|metric| metric.name == name).map_or(0.0, |metric| metric.value)
+    }
+
+    pub(super) fn wanted_history(&self) -> Duration {
+        Duration::from_millis(self.wanted_history.load(Ordering::Relaxed))
     }
 
     pub(super) fn late_completions(&self) -> u64 {
@@ -272,6 +280,11 @@ unsafe extern "C" fn metric_register(ctx: u64, metric: *const tw_metric) -> u64 
         metrics.len() - 1
     });
     place as u64 + 1
+}
+
+unsafe extern "C" fn want_history(ctx: u64, age_ms: u64) -> tw_status {
+    host(ctx).wanted_history.store(age_ms, Ordering::Relaxed);
+    TW_OK
 }
 
 unsafe extern "C" fn metric_record(ctx: u64, metric: u64, value: f64) {

@@ -200,6 +200,7 @@ static VTABLE: tw_vtable = tw_vtable {
     deliver: Some(deliver),
     stop: Some(stop),
     destroy: Some(destroy),
+    progress: None,
 };
 
 pub(super) fn descriptor_of(name: &'static str) -> tw_plugin {

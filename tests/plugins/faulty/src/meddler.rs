@@ -53,6 +53,7 @@ pub(crate) fn descriptor(package: Package) -> Descriptor {
         deliver: Some(deliver),
         stop: sdk.stop,
         destroy: Some(destroy),
+        progress: sdk.progress,
     });
     let Descriptor(plugin) = tailwater_sdk::descriptor::<Faulty>(package);
     Descriptor(tw_plugin { vtable: functions, ..plugin })

@@ -24,6 +24,9 @@ pub struct Demo {
     /// Where the event stream is served; 0: on a free port
     #[arg(long, default_value_t = 0)]
     sse_port: u16,
+    /// Build without optimization: sooner there, slower to run
+    #[arg(long)]
+    debug: bool,
 }
 
 /// Gets ready and becomes the demo. Returns only with an error.
@@ -32,16 +35,16 @@ pub fn run(demo: &Demo) -> Result<()> {
     check_port(demo.port, "--port")?;
     check_port(demo.sse_port, "--sse-port")?;
     let mongod = mongod::find_or_fetch()?;
-    build()?;
-    let release = target_folder().join("release");
-    let program = release.join("tailwater-demo");
+    build(demo.debug)?;
+    let folder = target_folder().join(if demo.debug { "debug" } else { "release" });
+    let program = folder.join("tailwater-demo");
     ensure!(
         program.is_file(),
-        "cargo has not built {}: a build.target in a cargo configuration sends it elsewhere, take it out for the demo",
+        "cargo has not built {}: build.target or build.target-dir in a cargo configuration sends it elsewhere, take it out",
         program.display()
     );
     let mut command = Command::new(program);
-    command.arg("--mongod").arg(mongod).arg("--tailwater").arg(release.join("tailwater"));
+    command.arg("--mongod").arg(mongod).arg("--tailwater").arg(folder.join("tailwater"));
     command.args(["--port", &demo.port.to_string(), "--sse-port", &demo.sse_port.to_string()]);
     if let Some(seconds) = demo.time {
         command.args(["--for", &seconds.to_string()]);
@@ -66,16 +69,17 @@ fn check_port(port: u16, option: &str) -> Result<()> {
     free.with_context(|| format!("port {port} cannot be used: choose another one with {option}")).map(drop)
 }
 
-fn build() -> Result<()> {
+fn build(debug: bool) -> Result<()> {
     check_platform()?;
-    progress("cargo build --release (some minutes where nothing is built yet)");
+    let profile: &[&str] = if debug { &[] } else { &["--release"] };
+    progress(&format!("cargo build {} (some minutes where nothing is built yet)", profile.concat()));
     let mut build = cargo();
     // For this machine, in the folder where it is looked for.
     build.env_remove("CARGO_BUILD_TARGET");
-    build.args(["build", "--release", "--locked"]).args(PACKAGES.iter().flat_map(|name| ["-p", name]));
+    build.args(["build", "--locked"]).args(profile).args(PACKAGES.iter().flat_map(|name| ["-p", name]));
     let built = build.status().context("start cargo build: is cargo on PATH? https://rustup.rs installs it")?;
     if !built.success() {
-        bail!("cargo build --release failed{}", missing_for_a_build().unwrap_or_default());
+        bail!("cargo build failed{}", missing_for_a_build().unwrap_or_default());
     }
     Ok(())
 }

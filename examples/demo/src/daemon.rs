@@ -121,8 +121,8 @@ impl Daemon {
     }
 
     async fn is_ready(&mut self) -> bool {
-        let (admin, events) = (self.log().admin, self.log().events);
-        let (Some(admin), Some(events)) = (admin, events) else { return false };
+        let addresses = self.log().addresses();
+        let Some((admin, events)) = addresses else { return false };
         self.events = events;
         http::get(admin, "/readyz", &["Connection: close".to_owned()]).await.is_ok_and(|answer| answer.status == 200)
     }
@@ -173,6 +173,11 @@ impl Log {
             bounded_push(&mut self.alarms, line.clone());
         }
         bounded_push(&mut self.last, line);
+    }
+
+    /// Of the admin port and of the event stream, once both are known.
+    fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
+        Some((self.admin?, self.events?))
     }
 
     fn end(&self) -> String {

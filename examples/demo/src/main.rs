@@ -140,7 +140,9 @@ impl Demo {
         let wiring = Wiring { mongodb: mongod.uri(), page, sse_port: arguments.sse_port, secret: secret.as_text() };
         let config = folder.path().join("config.toml");
         std::fs::write(&config, wiring.to_toml()).with_context(|| format!("write {}", config.display()))?;
-        let daemon = Daemon::start(&arguments.tailwater, folder.path(), &config).await?;
+        // It runs in its folder, where a relative path would lead elsewhere.
+        let tailwater = std::path::absolute(&arguments.tailwater).context("the path of tailwater")?;
+        let daemon = Daemon::start(&tailwater, folder.path(), &config).await?;
         terminal.step("Tailwater, with sse, stdout and webhook", &config.display().to_string());
 
         let client = Client::with_uri_str(mongod.uri()).await.context("connect to MongoDB")?;

@@ -8,6 +8,8 @@ mod answer;
 mod connection;
 #[cfg(all(test, feature = "testing"))]
 mod tests;
+#[cfg(all(test, feature = "testing"))]
+mod tls_tests;
 
 use std::{
     sync::{Arc, atomic::Ordering},

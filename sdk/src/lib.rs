@@ -75,8 +75,12 @@
 //! }
 //! ```
 //!
-//! `tracing` records go to the daemon's log, under the output's name. The feature `template` has templates over an event, `testing` a
-//! harness that drives an output inside a test, without a daemon. All `unsafe` of a plugin is in this crate.
+//! `tracing` records go to the daemon's log, under the output's name. All `unsafe` of a plugin is in this crate.
+//! Features:
+//!
+//! - `template`: templates over an event, for options such as a topic or a URL.
+//! - `http`: a small HTTP client with a deadline over the whole exchange and a capped answer.
+//! - `testing`: a harness that drives an output inside a test, without a daemon, and an HTTP receiver that misbehaves on demand.
 
 mod batch;
 mod context;

@@ -145,3 +145,28 @@ impl Options {
         Ok(map)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tailwater_sdk::{schemars::schema_for, serde_json::json};
+
+    use super::*;
+
+    #[test]
+    fn the_schema_shows_each_default_as_it_would_be_written() {
+        let schema = schema_for!(Options);
+        let property = |name: &str| schema.as_value()["properties"][name].clone();
+        for (name, default) in [
+            ("deadline", json!("15s")),
+            ("client_error_tries", json!(3)),
+            ("pause_max", json!("1h")),
+            ("pause_default", json!("5s")),
+            ("answer_bytes_max", json!("64KiB")),
+        ] {
+            assert_eq!(property(name)["default"], default, "{name}");
+            assert!(property(name)["description"].is_string(), "{name}");
+        }
+        assert_eq!(schema.as_value()["required"], json!(["url"]));
+        assert_eq!(schema.as_value()["additionalProperties"], json!(false));
+    }
+}

@@ -24,6 +24,9 @@ use crate::{
 /// Kept of a batch's timeout for telling the daemon; a tenth, where that is less.
 const MARGIN: Duration = Duration::from_millis(500);
 
+/// What the daemon allows as `concurrency`.
+const CONCURRENCY_MAX: usize = 1024;
+
 /// Sends each event as a signed POST.
 pub struct Webhook {
     client: Client,
@@ -73,9 +76,11 @@ impl Output for Webhook {
     async fn start(options: Options, context: Context) -> Result<Self, StartError> {
         let mut headers = options.header_map().map_err(StartError::fatal)?;
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let answer_bytes_max = usize::try_from(options.answer_bytes_max.0).map_err(StartError::fatal)?;
+        // All of those that any `concurrency` can use at once: one host needs no second limit.
+        let idle_connections_max = CONCURRENCY_MAX;
+        let answer_bytes_max = usize::try_from(options.answer_bytes_max.0)?;
         Ok(Self {
-            client: Client::new(ClientSettings { answer_bytes_max, ..ClientSettings::default() }),
+            client: Client::new(ClientSettings { answer_bytes_max, idle_connections_max, ..ClientSettings::default() }),
             target: Target::compile(&options.url).map_err(StartError::fatal)?,
             headers,
             keys: Keys::parse(&options.secrets).map_err(StartError::fatal)?,

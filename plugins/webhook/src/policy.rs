@@ -7,14 +7,24 @@ use tailwater_sdk::{
     http::{Answer, HttpError, StatusCode, Uri, header::LOCATION},
 };
 
-use crate::{config::Options, target::shown};
+use crate::{
+    config::{Masked, Options},
+    target::shown,
+};
+
+/// As much of a failed exchange's answer is looked at for its beginning.
+const LOOKED_AT_BYTES_MAX: usize = 16 << 10;
+/// A shorter value is no secret, and would blank out half of any text.
+const HIDDEN_BYTES_MIN: usize = 6;
 
 /// The operator's say in it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Policy {
     client_error_tries: u32,
     pause_max: Duration,
     pause_default: Duration,
+    /// What must not show where a receiver repeats it: values of headers and their words, the longest first.
+    hidden: Vec<String>,
 }
 
 /// What becomes of one event, and of those behind it.
@@ -36,10 +46,14 @@ impl From<Verdict> for Ruling {
 
 impl Policy {
     pub(crate) fn new(options: &Options) -> Self {
+        let values = options.headers.values().flat_map(|Masked(value)| value.split(' ').chain([value.as_str()]));
+        let mut hidden: Vec<String> = values.filter(|text| text.len() >= HIDDEN_BYTES_MIN).map(str::to_owned).collect();
+        hidden.sort_by_key(|text| std::cmp::Reverse(text.len()));
         Self {
             client_error_tries: options.client_error_tries,
             pause_max: options.pause_max.0,
             pause_default: options.pause_default.0,
+            hidden,
         }
     }
 
@@ -50,7 +64,7 @@ impl Policy {
         if status.is_success() {
             return Verdict::Ack.into();
         }
-        let said = said(uri, answer);
+        let said = self.said(uri, answer);
         // Not without bound, whatever the other side asks for.
         let after = answer.retry_after(now).map(|after| after.min(self.pause_max));
         match status.as_u16() {
@@ -76,16 +90,27 @@ impl Policy {
     pub(crate) fn of_error(&self, uri: &Uri, error: &HttpError) -> Ruling {
         Ruling { verdict: Verdict::retry(format!("POST {}: {error}", shown(uri))), pause: None, stops: true }
     }
-}
 
-fn said(uri: &Uri, answer: &Answer) -> String {
-    // With the phrase that belongs to the number, where there is one.
-    let status = answer.status;
-    let status =
-        status.canonical_reason().map_or(status.as_str().to_owned(), |phrase| format!("{} {phrase}", status.as_str()));
-    let text = answer.text();
-    let separator = if text.is_empty() { "" } else { ": " };
-    format!("POST {} answered {status}{separator}{text}", shown(uri))
+    fn said(&self, uri: &Uri, answer: &Answer) -> String {
+        // With the phrase that belongs to the number, where there is one.
+        let status = answer.status;
+        let phrase = status.canonical_reason().map_or(String::new(), |phrase| format!(" {phrase}"));
+        let text = self.beginning(uri, answer);
+        let separator = if text.is_empty() { "" } else { ": " };
+        format!("POST {} answered {}{phrase}{separator}{text}", shown(uri), status.as_str())
+    }
+
+    /// Of the answer's body, for a person. Receivers like to repeat what they did not like: "invalid token abc".
+    fn beginning(&self, uri: &Uri, answer: &Answer) -> String {
+        let mut text = String::from_utf8_lossy(&answer.body[..answer.body.len().min(LOOKED_AT_BYTES_MAX)]).into_owned();
+        let query = uri.query().unwrap_or_default();
+        let values = query.split('&').filter_map(|pair| pair.split_once('=')).map(|(_, value)| value);
+        let of_query = [query].into_iter().chain(values).filter(|text| text.len() >= HIDDEN_BYTES_MIN);
+        for hidden in self.hidden.iter().map(String::as_str).chain(of_query) {
+            text = text.replace(hidden, "***");
+        }
+        Answer { body: text.into(), ..answer.clone() }.text()
+    }
 }
 
 fn new_address(answer: &Answer) -> String {

@@ -16,7 +16,7 @@ pub(crate) struct Target {
 
 impl Target {
     /// Compiles the template and checks as much of the URL as is the same for each event. An error never shows the URL, which may
-    /// hold credentials, but for the text of a broken template.
+    /// hold credentials.
     pub(crate) fn compile(source: &str) -> Result<Self, Error> {
         let literal = ["{{", "{%", "{#"].iter().filter_map(|mark| source.find(mark)).min();
         let literal = &source[..literal.unwrap_or(source.len())];
@@ -28,7 +28,7 @@ impl Target {
             return Err("url: only path and query may have expressions; write the host out, and a / behind it".into());
         }
         let uri = check(literal).map_err(|problem| format!("url {problem}"))?;
-        let template = Template::compile(source, Escape::Url)?;
+        let template = Template::compile(source, Escape::Url).map_err(|error| without(source, &error.to_string()))?;
         let constant = template.constant().map(|_| uri);
         Ok(Self { template, constant })
     }
@@ -38,7 +38,10 @@ impl Target {
         if let Some(uri) = &self.constant {
             return Ok(uri.clone());
         }
-        let text = self.template.render(scope)?;
+        let text = self.template.render(scope).map_err(|error| match error.into() {
+            Verdict::Reject { reason } => Verdict::reject(without(self.template.source(), &reason)),
+            other => other,
+        })?;
         let refuse = |problem: &str| Verdict::reject(format!("url, for this event, {problem}"));
         let uri = check(&text).map_err(refuse)?;
         // Servers and what stands before them resolve these, each in its own way: a value must not choose another path.
@@ -47,6 +50,11 @@ impl Target {
         }
         Ok(uri)
     }
+}
+
+/// What is said of a template, without its source.
+fn without(source: &str, text: &str) -> String {
+    text.replace(&format!("template {source:?}"), "url").replace(&format!("{source:?}"), "url")
 }
 
 const NOT_ABSOLUTE: &str = "url must be absolute: https://host/path";
@@ -113,8 +121,8 @@ mod tests {
             ("{{ fullDocument.url }}", "must be absolute"),
             ("{% if a %}https://example.com/{% endif %}", "must be absolute"),
             ("https://user:secret@example.com/{{ a }}", "Authorization"),
-            ("https://example.com/{{ a", "compile template"),
-            ("https://example.com/{{ a | nothing }}", "compile template"),
+            ("https://example.com/?token=secret&{{ a", "compile url: "),
+            ("https://example.com/?token=secret&{{ a | nothing }}", "compile url: "),
         ] {
             let error = Target::compile(source).expect_err(source).to_string();
             assert!(error.contains(expected), "{source:?}: {error}");

@@ -128,15 +128,29 @@ impl Receiver {
         self.shared.state().received.clone()
     }
 
+    /// Waits until `count` requests have come.
+    ///
+    /// # Panics
+    /// Where it takes more than 30 seconds.
+    pub fn wait_for_requests(&self, count: usize) {
+        self.wait("a request", |state| state.received.len() >= count);
+    }
+
     /// Waits until `count` connections were closed by the client first.
     ///
     /// # Panics
     /// Where it takes more than 30 seconds.
     pub fn wait_for_hang_ups(&self, count: usize) {
+        self.wait("the client to close its connection", |state| state.hung_up >= count);
+    }
+
+    fn wait(&self, what: &str, is_met: impl Fn(&State) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         let mut state = self.shared.state();
-        while state.hung_up < count {
-            let left = deadline.checked_duration_since(Instant::now()).expect("the client closes its connections");
+        while !is_met(&state) {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                panic!("waited {} s for {what}", PATIENCE.as_secs())
+            };
             state = self.shared.changed.wait_timeout(state, left).unwrap_or_else(|poisoned| poisoned.into_inner()).0;
         }
     }
@@ -196,6 +210,7 @@ fn serve(stream: &TcpStream, connection: usize, shared: &Shared) -> io::Result<(
             received.number = state.received.len();
             state.received.push(received.clone());
         }
+        shared.changed.notify_all();
         let reply = (shared.script)(&received);
         if matches!(reply, Reply::Reset(_)) {
             assert!(length > 0, "a reset needs a request with a body");

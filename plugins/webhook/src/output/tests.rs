@@ -207,6 +207,21 @@ fn a_reason_says_what_was_answered_and_what_to_do_and_hides_the_query() {
 }
 
 #[test]
+fn what_a_receiver_repeats_of_headers_and_query_is_not_shown() {
+    let receiver = Receiver::start(|request| {
+        let token = request.header("authorization").expect("a header").trim_start_matches("Bearer ").to_owned();
+        // A long one, which ends behind the text's end.
+        let body = format!("no token {token}, nor {}, {} {token}{}", request.target, "x".repeat(150), "y".repeat(60));
+        Reply::status("401 Unauthorized", "", &body)
+    });
+    let options = json!({ "headers": { "Authorization": "Bearer verysecrettoken", "X-Short": "no" } });
+    let outcome = start(&receiver, "/hook?a=1&key=hiddenkey", options).deliver(vec![event()]);
+    let reason = reason(&outcome);
+    let end = format!("401 Unauthorized: no token ***, nor /hook?***, {} ***yyy", "x".repeat(150));
+    assert!(reason.contains(&end), "{reason}");
+}
+
+#[test]
 fn retry_after_is_honoured_up_to_pause_max() {
     let date = |secs| httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(secs));
     let options = json!({ "pause_max": "1h", "pause_default": "7s" });
@@ -317,6 +332,8 @@ fn an_event_without_a_url_is_rejected_with_the_reason_and_nothing_is_sent() {
         assert!(matches!(outcome.verdicts[..], [Seen::Reject { .. }]), "{path} {doc}: {outcome:?}");
         assert!(reason(&outcome).contains(expected), "{path} {doc}: {outcome:?}");
     }
+    let outcome = start(&receiver, "/{{ doc.id }}?token=hidden", json!({})).deliver(vec![event()]);
+    assert_eq!(reason(&outcome), "render url: a field of an expression is not in the event");
     let mut without = event();
     without.json = None;
     let outcome = start(&receiver, "/", json!({})).deliver(vec![without]);
@@ -386,6 +403,40 @@ fn where_nobody_answers_the_rest_of_a_batch_is_not_tried() {
 }
 
 #[test]
+fn an_output_that_ends_leaves_no_connection_behind() {
+    // One idle at an orderly stop, one under an exchange that the end cuts off.
+    let receiver = Receiver::always(status("200 OK", ""));
+    let harness = start(&receiver, "/", json!({}));
+    assert_eq!(harness.deliver(vec![event()]).verdicts, [Seen::Ack]);
+    assert_eq!(harness.stop(), Seen::Ack);
+    receiver.wait_for_hang_ups(1);
+
+    let receiver = Receiver::always(Reply::Hang(Vec::new()));
+    let harness = start(&receiver, "/", json!({}));
+    let pending = harness.begin_delivery(vec![event()]);
+    receiver.wait_for_requests(1);
+    drop(harness);
+    receiver.wait_for_hang_ups(1);
+    assert!(matches!(pending.wait().verdicts[..], [Seen::Failed { .. }]));
+}
+
+#[test]
+fn a_slow_answer_delays_no_other_delivery() {
+    let receiver = Receiver::start(|request| match request.body == b"1" {
+        true => Reply::Hang(Vec::new()),
+        false => status("200 OK", ""),
+    });
+    let harness = start(&receiver, "/", json!({}));
+    let slow = harness.begin_delivery(vec![event().json("1")]);
+    receiver.wait_for_requests(1);
+    let others: Vec<_> = (0..50).map(|_| harness.begin_delivery(vec![event().json("2")])).collect();
+    assert!(others.into_iter().all(|other| other.wait().verdicts == [Seen::Ack]));
+    assert!(!slow.is_completed());
+    drop(harness);
+    assert!(matches!(slow.wait().verdicts[..], [Seen::Failed { .. }]));
+}
+
+#[test]
 fn a_deadline_beyond_the_timeout_is_said_once() {
     let receiver = Receiver::always(status("200 OK", ""));
     // The harness gives a batch 60 seconds.
@@ -408,7 +459,7 @@ fn options_that_cannot_work_are_refused_and_secrets_are_not_shown() {
         (json!({ "url": url, "method": "PUT" }), "unknown field `method`"),
         (json!({ "url": "/hook" }), "url must be absolute"),
         (json!({ "url": "https://user:hidden@example.com/" }), "Authorization"),
-        (json!({ "url": "https://example.com/{{ a" }), "compile template"),
+        (json!({ "url": "https://example.com/?token=hidden&{{ a" }), "compile url: "),
         (json!({ "url": url, "headers": { "Content-Type": "text/plain" } }), "Content-Type is set by the plugin"),
         (json!({ "url": url, "headers": { "HOST": "a" } }), "HOST is set by the plugin or by HTTP"),
         (json!({ "url": url, "headers": { "Webhook-Id": "a" } }), "Webhook-Id is set by the plugin"),

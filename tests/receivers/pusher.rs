@@ -1,0 +1,356 @@
+//! A strict receiver for tests: takes what Pusher's HTTP API takes, over real TCP, remembers it, and notes every broken rule.
+//!
+//! It depends on std, `serde_json`, `md-5` and `sha2` only; a test includes it by `#[path]`. Besides the rules of one request
+//! it checks that no two requests are open at once on one channel: open is from the last byte of the request to the moment
+//! before the first byte of its answer.
+#![allow(dead_code)] // each test uses the part it needs
+
+#[path = "pusher_rules.rs"]
+pub mod rules;
+
+use std::{
+    collections::HashMap,
+    io::{self, BufRead, BufReader, Write},
+    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+pub use rules::{App, Call, Checked, Entry, Refusal};
+
+/// How long a test waits for anything before it has failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The answer to a request that keeps the rules.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    body: String,
+    /// Entries that the subscribers get although the status is not 2xx.
+    sent_on: usize,
+    /// No answer: the connection is closed.
+    cut: bool,
+}
+
+impl Reply {
+    /// Pusher's own answer to what it takes.
+    pub fn ok() -> Self {
+        Self::status(200)
+    }
+
+    /// Takes nothing, unless `status` is 2xx.
+    pub fn status(status: u16) -> Self {
+        Self { status, headers: Vec::new(), body: "{}".to_owned(), sent_on: 0, cut: false }
+    }
+
+    /// Takes everything and closes the connection instead of saying so.
+    pub fn cut() -> Self {
+        Self { cut: true, ..Self::ok() }
+    }
+
+    pub fn header(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.headers.push((name, value.to_string()));
+        self
+    }
+
+    pub fn body(mut self, body: impl Into<String>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// Takes the first `count` entries before it refuses.
+    pub fn after_sending_on(mut self, count: usize) -> Self {
+        self.sent_on = count;
+        self
+    }
+}
+
+/// A request that kept the rules.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// 0 for the first one.
+    pub number: usize,
+    /// Path, time, signature and entries.
+    pub checked: Checked,
+    /// When its last byte had come.
+    pub arrived: Instant,
+}
+
+/// An entry that the subscribers of its channel get.
+#[derive(Debug, Clone)]
+pub struct Accepted {
+    pub entry: Entry,
+    /// Number of its request.
+    pub request: usize,
+    /// When the request's last byte had come.
+    pub arrived: Instant,
+}
+
+/// All that has happened.
+#[derive(Debug, Clone, Default)]
+pub struct Record {
+    pub requests: Vec<Request>,
+    pub accepted: Vec<Accepted>,
+    /// Broken rules. A test ends with a look that there are none.
+    pub violations: Vec<String>,
+    /// Requests that wait for their answer.
+    pub open: usize,
+    /// Most requests that were ever open at once.
+    pub open_max: usize,
+    open_channels: HashMap<String, usize>,
+}
+
+impl Record {
+    /// Data of the entries accepted on a channel, in order.
+    pub fn data_on(&self, channel: &str) -> Vec<&str> {
+        self.accepted.iter().filter(|taken| taken.entry.channel == channel).map(|taken| &taken.entry.data[..]).collect()
+    }
+}
+
+type Answering = Arc<dyn Fn(&Request) -> Reply + Send + Sync>;
+
+struct Shared {
+    app: App,
+    answering: Mutex<Answering>,
+    record: Mutex<Record>,
+    changed: Condvar,
+    /// Open connections, to cut them.
+    connections: Mutex<Vec<TcpStream>>,
+    stopping: AtomicBool,
+}
+
+/// A server for one app on a free port of 127.0.0.1. Ends when it is dropped.
+pub struct Receiver {
+    shared: Arc<Shared>,
+    port: u16,
+    listening: Option<JoinHandle<()>>,
+}
+
+impl Receiver {
+    /// Listens, and takes everything that keeps the rules.
+    pub fn start(app: App) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        let shared = Arc::new(Shared {
+            app,
+            answering: Mutex::new(Arc::new(|_| Reply::ok())),
+            record: Mutex::default(),
+            changed: Condvar::new(),
+            connections: Mutex::default(),
+            stopping: AtomicBool::new(false),
+        });
+        let listening = Some(listen(listener, shared.clone()));
+        Self { shared, port, listening }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Asked for every request that keeps the rules, on the thread of its connection: it may wait, which keeps the request open.
+    pub fn answer_with(&self, answering: impl Fn(&Request) -> Reply + Send + Sync + 'static) {
+        *lock(&self.shared.answering) = Arc::new(answering);
+    }
+
+    /// A copy of all that has happened.
+    pub fn record(&self) -> Record {
+        lock(&self.shared.record).clone()
+    }
+
+    /// Waits until what has happened is as wanted, and gives a copy of it.
+    ///
+    /// # Panics
+    /// After half a minute, with `what`.
+    pub fn wait_until(&self, what: &str, wanted: impl Fn(&Record) -> bool) -> Record {
+        self.wait_until_within(PATIENCE, what, wanted)
+    }
+
+    /// As [`wait_until`](Self::wait_until), with another patience.
+    pub fn wait_until_within(&self, patience: Duration, what: &str, wanted: impl Fn(&Record) -> bool) -> Record {
+        let record = lock(&self.shared.record);
+        let unwanted = |record: &mut Record| !wanted(record);
+        let waited = self.shared.changed.wait_timeout_while(record, patience, unwanted);
+        let (record, timeout) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
+        let (requests, accepted) = (record.requests.len(), record.accepted.len());
+        let violations = &record.violations;
+        assert!(
+            !timeout.timed_out(),
+            "waited for {what}: {requests} requests, {accepted} entries, {} open, violations {violations:?}",
+            record.open
+        );
+        record.clone()
+    }
+
+    /// An outage: nobody listens, and open connections are cut. What was accepted stays in the record.
+    pub fn stop(&mut self) {
+        let Some(listening) = self.listening.take() else { return };
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        // Wakes the thread that accepts.
+        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
+        listening.join().expect("the listening thread ends well");
+        for connection in lock(&self.shared.connections).drain(..) {
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// The end of the outage: listens on the same port.
+    pub fn start_again(&mut self) {
+        assert!(self.listening.is_none(), "it was stopped");
+        let deadline = Instant::now() + PATIENCE;
+        // Another program's outgoing connection may have the port for a moment.
+        let listener = loop {
+            match TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)) {
+                Ok(listener) => break listener,
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                    thread::yield_now()
+                }
+                Err(error) => panic!("listen on port {} again: {error}", self.port),
+            }
+        };
+        self.shared.stopping.store(false, Ordering::SeqCst);
+        self.listening = Some(listen(listener, self.shared.clone()));
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+fn listen(listener: TcpListener, shared: Arc<Shared>) -> JoinHandle<()> {
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            if shared.stopping.load(Ordering::SeqCst) {
+                return;
+            }
+            let Ok(connection) = connection else { continue };
+            let Ok(copy) = connection.try_clone() else { continue };
+            lock(&shared.connections).push(copy);
+            let shared = shared.clone();
+            thread::spawn(move || serve(connection, &shared));
+        }
+    })
+}
+
+/// Request after request, until the other side or this one closes.
+fn serve(connection: TcpStream, shared: &Shared) {
+    let (Ok(mut writing), Ok(peer)) = (connection.try_clone(), connection.peer_addr()) else { return };
+    // An answer is head and body at once: waiting for more would only delay it.
+    let _ = writing.set_nodelay(true);
+    let mut reading = BufReader::new(connection);
+    while let Ok(Some(call)) = read_call(&mut reading) {
+        let reply = shared.take(&call);
+        if reply.cut || write_reply(&mut writing, &reply).is_err() {
+            break;
+        }
+    }
+    let _ = writing.shutdown(Shutdown::Both);
+    lock(&shared.connections).retain(|other| other.peer_addr().is_ok_and(|address| address != peer));
+}
+
+impl Shared {
+    fn take(&self, call: &Call) -> Reply {
+        let arrived = Instant::now();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_secs();
+        let request = match rules::check(&self.app, call, now) {
+            Ok(checked) => self.open(checked, arrived),
+            Err(refusal) => return self.refuse(refusal, arrived),
+        };
+        let answering = lock(&self.answering).clone();
+        let reply = answering(&request);
+        let taken = if (200..300).contains(&reply.status) { request.checked.entries.len() } else { reply.sent_on };
+        self.close(&request, taken);
+        reply
+    }
+
+    fn open(&self, checked: Checked, arrived: Instant) -> Request {
+        let mut record = lock(&self.record);
+        let request = Request { number: record.requests.len(), checked, arrived };
+        for channel in request.channels() {
+            if let Some(other) = record.open_channels.insert(channel.to_owned(), request.number) {
+                let text = format!("requests {other} and {} are open at once on {channel}", request.number);
+                record.violations.push(text);
+            }
+        }
+        record.open += 1;
+        record.open_max = record.open_max.max(record.open);
+        record.requests.push(request.clone());
+        self.changed.notify_all();
+        request
+    }
+
+    fn close(&self, request: &Request, taken: usize) {
+        let mut record = lock(&self.record);
+        for channel in request.channels() {
+            if record.open_channels.get(channel) == Some(&request.number) {
+                record.open_channels.remove(channel);
+            }
+        }
+        record.open -= 1;
+        let accepted = request.checked.entries.iter().take(taken);
+        let accept =
+            |entry: &Entry| Accepted { entry: entry.clone(), request: request.number, arrived: request.arrived };
+        record.accepted.extend(accepted.map(accept));
+        self.changed.notify_all();
+    }
+
+    fn refuse(&self, refusal: Refusal, arrived: Instant) -> Reply {
+        let mut record = lock(&self.record);
+        let request = record.requests.len();
+        record.accepted.extend(refusal.sent_on.into_iter().map(|entry| Accepted { entry, request, arrived }));
+        record.violations.push(format!("{}: {}", refusal.status, refusal.text));
+        self.changed.notify_all();
+        Reply::status(refusal.status).body(refusal.text)
+    }
+}
+
+impl Request {
+    /// Each channel once.
+    fn channels(&self) -> Vec<&str> {
+        let mut channels: Vec<_> = self.checked.entries.iter().map(|entry| &entry.channel[..]).collect();
+        channels.sort_unstable();
+        channels.dedup();
+        channels
+    }
+}
+
+/// `None` at the end of the connection.
+fn read_call(reading: &mut impl BufRead) -> io::Result<Option<Call>> {
+    let mut line = String::new();
+    if reading.read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    let mut words = line.split_whitespace().map(str::to_owned);
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let mut call = Call { method, target, ..Call::default() };
+    loop {
+        let mut line = String::new();
+        reading.read_line(&mut line)?;
+        let Some((name, value)) = line.trim_end().split_once(':') else { break };
+        call.headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+    }
+    let length = call.headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    call.body = vec![0; length];
+    reading.read_exact(&mut call.body)?;
+    Ok(Some(call))
+}
+
+fn write_reply(writing: &mut TcpStream, reply: &Reply) -> io::Result<()> {
+    let mut text = format!("HTTP/1.1 {} Status\r\ncontent-length: {}\r\n", reply.status, reply.body.len());
+    for (name, value) in &reply.headers {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    text.push_str("\r\n");
+    text.push_str(&reply.body);
+    writing.write_all(text.as_bytes())
+}

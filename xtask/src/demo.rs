@@ -1,6 +1,7 @@
 //! `cargo xtask demo`: gets a mongod, builds, and hands over to `tailwater-demo`.
 
 use std::env;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,7 +19,7 @@ pub struct Demo {
     /// Stop after this time, with exit code 0 only if every output received every change: 20s, 5m
     #[arg(long = "for", value_name = "TIME", value_parser = seconds)]
     time: Option<u64>,
-    /// Where the page is served
+    /// Where the page is served; 0: on a free port
     #[arg(long, default_value_t = 8090)]
     port: u16,
     /// Where the event stream is served; 0: on a free port
@@ -65,8 +66,13 @@ fn become_program(_command: &mut Command) -> Result<()> {
 }
 
 fn check_port(port: u16, option: &str) -> Result<()> {
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-    free.with_context(|| format!("port {port} cannot be used: choose another one with {option}")).map(drop)
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            bail!("port {port} is in use: choose another one with {option}, or 0 for any that is free")
+        }
+        Err(error) => bail!("listen on port {port}: {error}: choose another one with {option}"),
+    }
 }
 
 fn build(debug: bool) -> Result<()> {
@@ -152,6 +158,6 @@ mod unit_tests {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let port = taken.local_addr().expect("its address").port();
         let error = check_port(port, "--port").expect_err("it is taken").to_string();
-        assert_eq!(error, format!("port {port} cannot be used: choose another one with --port"));
+        assert_eq!(error, format!("port {port} is in use: choose another one with --port, or 0 for any that is free"));
     }
 }

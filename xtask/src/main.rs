@@ -8,7 +8,7 @@ mod tests;
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::process::Command as Process;
+use std::process::{Command as Process, ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -36,8 +36,18 @@ enum Command {
     Mongod,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            progress(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Demo(demo) => demo::run(&demo),
         Command::Test { filter } => tests::run(filter.as_deref()),
         Command::Bench(bench) => bench::run(bench),

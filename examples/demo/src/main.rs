@@ -130,7 +130,9 @@ struct Demo {
 
 impl Demo {
     async fn start(arguments: &Arguments, terminal: &mut Terminal) -> Result<Demo> {
-        let listener = listen(arguments.port).await?;
+        let listener = listen(arguments.port, "--port").await?;
+        // The daemon would wait for a port in use, as long as it takes.
+        drop(listen(arguments.sse_port, "--sse-port").await?);
         let page = listener.local_addr()?;
         let folder = tempfile::Builder::new().prefix("tailwater-demo-").tempdir().context("create a folder")?;
         let mongod = Mongod::start(&arguments.mongod, folder.path()).await?;
@@ -220,8 +222,7 @@ impl Demo {
     }
 }
 
-async fn listen(port: u16) -> Result<TcpListener> {
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let listener = TcpListener::bind(address).await;
-    listener.with_context(|| format!("port {port} cannot be used for the page: choose another one with --port"))
+async fn listen(port: u16, option: &str) -> Result<TcpListener> {
+    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).await;
+    listener.with_context(|| format!("port {port} cannot be used, choose another one with {option}"))
 }

@@ -22,7 +22,7 @@ pub const COLLECTION: &str = "orders";
 /// Between two changes.
 const PACE: Duration = Duration::from_millis(250);
 /// Orders that are neither delivered nor gone, at most; from the start there is something to see.
-const OPEN_MIN: usize = 6;
+const OPEN_MIN: usize = 9;
 const OPEN_MAX: usize = 14;
 /// What a page that opens is shown.
 const RECENT_MAX: i64 = 40;
@@ -46,7 +46,7 @@ const GOODS: [(&str, i64); 10] = [
     ("Pepper mill", 5200),
     ("Cast-iron pan", 8990),
     ("Paring knife", 3150),
-    ("Candle, fig", 1990),
+    ("Fig candle", 1990),
 ];
 
 /// The shop's side of the collection.

@@ -4,6 +4,7 @@ mod broken_libraries;
 mod c_plugin;
 mod config_errors;
 mod delivery;
+mod documents;
 mod example_plugin;
 mod examples;
 mod first_run;

@@ -40,9 +40,9 @@ pub enum Mode {
 pub enum End {
     /// The output stops; what waits is still sent.
     Drained,
-    /// It took too little: what waits is lost to it until it comes back with its id.
-    Overflow,
-    /// The history went past it while it was given it.
+    /// Its queue was full and it took nothing for too long. It may come back with its id.
+    Stalled,
+    /// It reads, but more slowly than the history forgets.
     Outrun,
 }
 
@@ -57,6 +57,17 @@ pub enum Next {
     Nothing,
     /// It is over.
     End(End),
+}
+
+/// What became of an event for one client.
+#[derive(Debug)]
+pub enum Offered {
+    /// It waits to be sent; the connection may have to be woken.
+    Taken(Option<Waker>),
+    /// The queue is full: the client is given it from the history.
+    Later,
+    /// Not for this client, or not now.
+    No,
 }
 
 /// What one client's queue holds.
@@ -74,6 +85,8 @@ pub struct Queue {
     waker: Option<Waker>,
     /// When it was last given something.
     sent_at: Instant,
+    /// Its queue was full then, and it has taken nothing since.
+    full_since: Option<Instant>,
 }
 
 impl Client {
@@ -88,6 +101,7 @@ impl Client {
             end: None,
             waker: None,
             sent_at: Instant::now(),
+            full_since: None,
         };
         Client { key, topics, queue: Mutex::new(queue), cut }
     }
@@ -123,6 +137,7 @@ impl Queue {
         }
         if let Some(frames) = self.take() {
             self.sent_at = now;
+            self.full_since = None;
             return Next::Frames(frames);
         }
         if let Mode::Replaying(seq) = self.mode {
@@ -169,17 +184,24 @@ impl Queue {
         self.waker.take()
     }
 
-    /// Offers an event to a live client that wants its topics. `Err` where the queue would hold more than `bytes_max`; one frame
-    /// always fits.
-    pub fn offer(&mut self, seq: u64, entry: &Entry, bytes_max: usize) -> Result<Option<Waker>, ()> {
+    /// Offers an event to a live client that wants its topics. Where the queue would hold more than `bytes_max` the client goes on
+    /// in the history, which costs no memory: a burst of events is nothing to cut anyone off for. One frame always fits.
+    pub fn offer(&mut self, seq: u64, entry: &Entry, bytes_max: usize, now: Instant) -> Offered {
         if self.mode != Mode::Live || self.offered == seq || self.end.is_some() || !self.wants(entry) {
-            return Ok(None);
+            return Offered::No;
         }
         self.offered = seq;
         if !self.frames.is_empty() && self.bytes + entry.frame.len() > bytes_max {
-            return Err(());
+            self.mode = Mode::Replaying(seq);
+            self.full_since = Some(now);
+            return Offered::Later;
         }
-        Ok(self.put(entry.frame.clone()))
+        Offered::Taken(self.put(entry.frame.clone()))
+    }
+
+    /// True for a client whose queue was full `before`, and that has taken nothing since.
+    pub fn is_stalled(&self, before: Instant) -> bool {
+        self.end.is_none() && self.full_since.is_some_and(|since| since <= before)
     }
 
     /// Puts in as much of the history as is worth one write; the client is live when that was all.
@@ -252,31 +274,42 @@ mod tests {
         (queue.bytes, queue.frames.capacity())
     }
 
+    /// Whether it waits to be sent now.
+    fn offer(client: &Client, seq: u64, entry: &Entry, bytes_max: usize) -> bool {
+        matches!(client.queue().offer(seq, entry, bytes_max, Instant::now()), Offered::Taken(_))
+    }
+
     #[test]
     fn what_waits_leaves_in_one_write_and_an_idle_client_keeps_nothing() {
         let client = client(Mode::Live);
         for seq in 0..3 {
-            assert!(client.queue().offer(seq, &entry(seq, 4), 100).is_ok());
+            assert!(offer(&client, seq, &entry(seq, 4), 100));
         }
         assert_eq!(next(&client), Next::Frames("hixxxxxxxxxxxx".into()));
         assert_eq!(held(&client), (0, 0));
         assert_eq!(next(&client), Next::Nothing);
         // A frame alone is shared, not copied.
         let large = entry(9, WRITE_BYTES_MAX);
-        assert!(client.queue().offer(9, &large, 1).is_ok(), "one frame always fits");
+        assert!(offer(&client, 9, &large, 1), "one frame always fits");
         let Next::Frames(sent) = next(&client) else { panic!("frames") };
         assert_eq!(sent.as_ptr(), large.frame.as_ptr());
     }
 
     #[test]
-    fn a_client_that_takes_too_little_is_cut() {
+    fn a_full_queue_goes_on_in_the_history_and_a_client_that_takes_nothing_is_stalled() {
         let client = client(Mode::Live);
-        assert!(client.queue().offer(0, &entry(0, 60), 100).is_ok());
-        assert!(client.queue().offer(1, &entry(1, 60), 100).is_err());
-        client.end(End::Overflow);
-        assert_eq!(next(&client), Next::End(End::Overflow));
-        assert_eq!(held(&client), (0, 0));
-        assert!(matches!(client.queue().offer(2, &entry(2, 1), 100), Ok(None)), "nothing more for it");
+        let now = Instant::now();
+        assert!(offer(&client, 0, &entry(0, 60), 100));
+        assert!(!offer(&client, 1, &entry(1, 60), 100), "it is full");
+        assert_eq!(client.queue().mode, Mode::Replaying(1));
+        assert!(!offer(&client, 2, &entry(2, 1), 100), "not before the one that did not fit");
+        assert!(!client.queue().is_stalled(now) && client.queue().is_stalled(Instant::now()));
+        assert!(matches!(next(&client), Next::Frames(_)));
+        assert!(!client.queue().is_stalled(Instant::now()), "it reads");
+        assert_eq!(next(&client), Next::Replay(1));
+        client.end(End::Stalled);
+        assert_eq!((next(&client), held(&client)), (Next::End(End::Stalled), (0, 0)));
+        assert!(!offer(&client, 3, &entry(3, 1), 100), "nothing more for it");
     }
 
     #[test]
@@ -289,10 +322,10 @@ mod tests {
     #[test]
     fn an_event_of_two_topics_is_given_once_and_the_clients_own_past_never() {
         let client = client(Mode::Waiting(None));
-        assert!(matches!(client.queue().offer(0, &entry(5, 1), 100), Ok(None)), "not placed yet");
+        assert!(!offer(&client, 0, &entry(5, 1), 100), "not placed yet");
         client.queue().place(Mode::Live, Some(Behind(Id::at(10))));
         for (seq, time) in [(1, 9), (2, 10), (3, 11), (3, 11), (4, 9)] {
-            assert!(client.queue().offer(seq, &entry(time, 1), 100).is_ok());
+            offer(&client, seq, &entry(time, 1), 100);
         }
         // A position is no event: 10 itself is behind it only by its name. The last is let through: the stream was past it before.
         assert_eq!(next(&client), Next::Frames("hixx".into()));

@@ -10,13 +10,16 @@ use bytes::Bytes;
 use tailwater_sdk::tokio::sync::Notify;
 use tailwater_sdk::{Context, Counter, Gauge, Progress};
 
-use crate::client::{Client, End, Mode, wake};
+use crate::client::{Client, End, Mode, Offered, wake};
 use crate::frame;
 use crate::history::{Behind, Entry, Found, History};
 use crate::id::Id;
 
 /// An id may be this far ahead of this machine's clock; one further ahead was never given out.
 const AHEAD_MAX: Duration = Duration::from_secs(600);
+
+/// A client whose queue is full and that takes nothing for this long is cut off.
+const STALLED_AFTER: Duration = Duration::from_secs(5);
 
 /// The clients of one output and what they are given.
 pub struct Hub {
@@ -47,7 +50,8 @@ struct Metrics {
     resumed: Counter,
     resets: Counter,
     sent: Counter,
-    overflows: Counter,
+    full: Counter,
+    stalled: Counter,
     outruns: Counter,
     history_events: Gauge,
     history_bytes: Gauge,
@@ -155,29 +159,27 @@ impl Hub {
 
     /// Gives events to the history and to all who want them. In the order of the stream.
     pub fn publish(&self, entries: impl IntoIterator<Item = Entry>) {
-        let (mut wakers, mut sent, mut overflown) = (Vec::new(), 0, Vec::new());
+        let (mut wakers, mut sent, mut full, now) = (Vec::new(), 0, 0, Instant::now());
         let mut state = self.state();
         for entry in entries {
             let Some((seq, entry)) = state.history.push(entry) else { continue };
             for client in state.wanting(&entry) {
-                match client.queue().offer(seq, &entry, self.queue_bytes_max) {
-                    Ok(waker) => {
+                match client.queue().offer(seq, &entry, self.queue_bytes_max, now) {
+                    Offered::Taken(waker) => {
                         sent += 1;
                         wakers.extend(waker);
                     }
-                    Err(()) => overflown.push(Arc::clone(client)),
+                    Offered::Later => full += 1,
+                    Offered::No => {}
                 }
             }
         }
         let (events, bytes) = state.history.size();
         drop(state);
         self.metrics.sent.add(sent);
+        self.metrics.full.add(full);
         self.metrics.history_events.set(events as f64);
         self.metrics.history_bytes.set(bytes as f64);
-        for client in overflown {
-            self.metrics.overflows.add(1);
-            client.end(End::Overflow);
-        }
         wakers.into_iter().for_each(Waker::wake);
     }
 
@@ -241,13 +243,18 @@ impl Hub {
         client.end(End::Outrun);
     }
 
-    /// Writes a comment to every client that was sent nothing for `quiet`.
-    pub fn keep_alive(&self, quiet: Duration, now: Instant) {
-        let Some(before) = now.checked_sub(quiet) else { return };
+    /// Writes a comment to every client that was sent nothing for `quiet`, and cuts off those that are stalled.
+    pub fn sweep(&self, quiet: Duration, now: Instant) {
         let clients: Vec<Arc<Client>> = self.state().clients.values().cloned().collect();
+        let (quiet, stalled) = (now.checked_sub(quiet), now.checked_sub(STALLED_AFTER));
         for client in clients {
-            let waker = client.queue().keep_alive(before, &frame::KEEP_ALIVE);
-            wake(waker);
+            if stalled.is_some_and(|before| client.queue().is_stalled(before)) {
+                self.metrics.stalled.add(1);
+                client.end(End::Stalled);
+            } else if let Some(before) = quiet {
+                let waker = client.queue().keep_alive(before, &frame::KEEP_ALIVE);
+                wake(waker);
+            }
         }
     }
 
@@ -308,7 +315,11 @@ impl Metrics {
             resumed: counter("sse_resumed_total", "Clients that went on behind the id they named."),
             resets: counter("sse_resets_total", "Clients whose id was not in the history any more, or no id."),
             sent: counter("sse_events_total", "Events put into a client's queue as they came."),
-            overflows: cut("overflow"),
+            full: counter(
+                "sse_full_queues_total",
+                "Times that a client's queue was full, so that it went on in the history.",
+            ),
+            stalled: cut("stalled"),
             outruns: cut("outrun"),
             history_events: context.gauge("sse_history_events", "Events in the history."),
             history_bytes: context.gauge("sse_history_bytes", "Bytes of the history."),

@@ -21,6 +21,9 @@ use crate::server::{self, Server};
 /// How long the streams may take to end when the output stops.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// Events that are given to all clients before any of them is written to.
+const PIECE: usize = 64;
+
 /// File descriptors that the rest of the daemon may need.
 const OTHER_FILES: u64 = 200;
 
@@ -61,7 +64,7 @@ impl Output for Sse {
         let offer = Offer { path: path.clone(), has_topics: !topics.is_empty(), cors_origins: options.cors_origins };
         let server = Server::new(Arc::clone(&hub), offer, options.retry.0, clients_max, stopped, context.clone());
         context.spawn(server.run(listener));
-        context.spawn(server::keep_alive(Arc::clone(&hub), options.keep_alive.0));
+        context.spawn(server::sweep(Arc::clone(&hub), options.keep_alive.0));
         tracing::info!("listening on http://{local}{path}");
         Ok(Sse { hub, topics, stop })
     }
@@ -79,7 +82,12 @@ impl Output for Sse {
             }
         }
         let good = entries.len();
-        self.hub.publish(entries);
+        // In pieces: between them the connections write what they were given, on this same thread.
+        let mut entries = entries.into_iter();
+        while entries.len() > 0 {
+            self.hub.publish(entries.by_ref().take(PIECE));
+            tokio::task::yield_now().await;
+        }
         let Some((event, verdict)) = failed else { return Ok(()) };
         // What is behind it comes again, behind it: clients count on the order.
         let mut verdicts = Verdicts::new(Verdict::retry("an event before it could not be sent"));

@@ -158,12 +158,13 @@ impl Server {
     }
 }
 
-/// Keeps quiet clients alive for as long as it runs.
-pub async fn keep_alive(hub: Arc<Hub>, quiet: Duration) {
+/// Keeps quiet clients alive and cuts stalled ones off for as long as it runs.
+pub async fn sweep(hub: Arc<Hub>, quiet: Duration) {
     // Looked at a few times in each stretch, so that no client waits much longer.
-    let mut ticks = tokio::time::interval((quiet / 8).max(Duration::from_millis(100)));
+    let pace = (quiet / 8).clamp(Duration::from_millis(100), Duration::from_secs(1));
+    let mut ticks = tokio::time::interval(pace);
     loop {
         ticks.tick().await;
-        hub.keep_alive(quiet - quiet / 8, Instant::now());
+        hub.sweep(quiet - pace, Instant::now());
     }
 }

@@ -76,7 +76,7 @@ impl Stream {
                 Next::Replay(seq) => self.hub.replay(&self.client, seq),
                 Next::Nothing => return Poll::Pending,
                 Next::End(End::Drained) => return Poll::Ready(None),
-                Next::End(End::Overflow | End::Outrun) => return Poll::Ready(Some(Err(Cut))),
+                Next::End(End::Stalled | End::Outrun) => return Poll::Ready(Some(Err(Cut))),
             }
         }
     }

@@ -11,6 +11,8 @@ mod c_plugin;
 mod config_errors;
 mod delivery;
 mod documents;
+mod example_plugin;
+mod examples;
 mod first_run;
 mod harness;
 mod idle_positions;

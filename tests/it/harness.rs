@@ -1,13 +1,16 @@
 //! What every integration test stands on: a real mongod, the real daemon, and waiting for a condition.
 
 pub mod daemon;
+pub mod event_source;
 pub mod lines;
 pub mod mongod;
 
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 pub use self::daemon::Daemon;
+pub use self::event_source::EventSource;
 pub use self::lines::Lines;
 pub use self::mongod::Mongod;
 
@@ -18,6 +21,12 @@ pub async fn eventually(what: &str, deadline: Duration, mut condition: impl FnMu
         assert!(started.elapsed() < deadline, "not within {deadline:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// A port of 127.0.0.1 that nobody listens on now.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind a free port");
+    listener.local_addr().expect("bound address").port()
 }
 
 /// The folder of the test executable: cargo puts the plugins' libraries there, because the package depends on them.

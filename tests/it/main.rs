@@ -8,6 +8,7 @@ mod first_run;
 mod harness;
 mod idle_positions;
 mod kill_loop;
+mod kill_loop_outputs;
 mod plugin_faults;
 mod rates_and_order;
 mod reconnect;
@@ -19,3 +20,8 @@ mod source_errors;
 mod start_faults;
 mod starts;
 mod tidy;
+
+#[path = "../receivers/pusher.rs"]
+mod pusher_receiver;
+#[path = "../receivers/webhook.rs"]
+mod webhook_receiver;

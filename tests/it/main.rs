@@ -10,6 +10,7 @@ mod idle_positions;
 mod kill_loop;
 mod kill_loop_outputs;
 mod plugin_faults;
+mod pusher_rate;
 mod rates_and_order;
 mod reconnect;
 mod restart_match;
@@ -20,6 +21,7 @@ mod source_errors;
 mod start_faults;
 mod starts;
 mod tidy;
+mod webhook_down;
 
 #[path = "../receivers/pusher.rs"]
 mod pusher_receiver;

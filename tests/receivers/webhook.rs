@@ -18,7 +18,7 @@ use standardwebhooks::Webhook;
 
 /// Seconds that a signature's time may be off here. The library allows 300, which would not tell a request signed anew from one
 /// signed before an outage.
-const CLOCK_SECONDS_MAX: u64 = 20;
+const CLOCK_SECONDS_MAX: u64 = 10;
 
 /// The answer to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

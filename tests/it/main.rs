@@ -22,6 +22,7 @@ mod start_faults;
 mod starts;
 mod tidy;
 mod webhook_down;
+mod webhook_signatures;
 
 #[path = "../receivers/pusher.rs"]
 mod pusher_receiver;

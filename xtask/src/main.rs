@@ -3,6 +3,7 @@
 mod bench;
 mod mongod;
 mod tests;
+mod tools;
 
 use std::env;
 use std::path::{Path, PathBuf};

@@ -1,22 +1,31 @@
 //! `cargo xtask test`: what the tests need, then all of them.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{cargo, mongod, progress};
+use crate::{cargo, mongod, progress, tools};
 
-/// Finds compilers for C and C++ and a mongod, and runs the tests of every package with them.
+/// The published libraries that check the signatures of webhooks.
+const STANDARD_WEBHOOKS_PYTHON: &str = "standardwebhooks==1.1.0";
+const STANDARD_WEBHOOKS_NODE: (&str, &str) = ("standardwebhooks", "1.1.1");
+
+/// Finds compilers for C and C++, a mongod and the libraries of other languages, and runs the tests of every package with them.
 pub fn run(filter: Option<&str>) -> Result<()> {
     let started = Instant::now();
     check_compilers()?;
     let mongod = mongod::find_or_fetch()?;
     progress(&format!("mongod: {}", mongod.display()));
-    let mut command = cargo_test(&mongod);
+    let needed = Needed {
+        mongod,
+        python: tools::python_with(STANDARD_WEBHOOKS_PYTHON, "standardwebhooks")?,
+        node_modules: tools::node_modules_with(STANDARD_WEBHOOKS_NODE.0, STANDARD_WEBHOOKS_NODE.1)?,
+    };
+    let mut command = cargo_test(&needed);
     if let Some(filter) = filter {
-        let count = count_matching(cargo_test(&mongod), filter)?;
+        let count = count_matching(cargo_test(&needed), filter)?;
         ensure!(count > 0, "no test has \"{filter}\" in its name; cargo test --workspace -- --list names all of them");
         progress(&format!("{count} tests have \"{filter}\" in their name"));
         command.args(["--", filter]);
@@ -29,10 +38,20 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-fn cargo_test(mongod: &Path) -> Command {
+/// Where the tests find what they need.
+struct Needed {
+    mongod: PathBuf,
+    /// With the library of Standard Webhooks.
+    python: PathBuf,
+    /// A folder with the same library for node.
+    node_modules: PathBuf,
+}
+
+fn cargo_test(needed: &Needed) -> Command {
     let mut command = cargo();
     command.args(["test", "--workspace", "--all-features", "--locked"]);
-    command.env("TAILWATER_MONGOD", mongod);
+    command.env("TAILWATER_MONGOD", &needed.mongod);
+    command.env("TAILWATER_PYTHON", &needed.python).env("TAILWATER_NODE_MODULES", &needed.node_modules);
     command
 }
 

@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod daemon;
+pub mod event_source;
 pub mod lines;
 pub mod mongod;
 pub mod page;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 pub use self::browser::Browser;
 pub use self::daemon::Daemon;
+pub use self::event_source::EventSource;
 pub use self::lines::Lines;
 pub use self::mongod::Mongod;
 pub use self::page::Seen;
@@ -31,6 +33,12 @@ pub fn fixed_port() -> u16 {
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
     let mut ports = (0..100).map(|_| rand::random_range(15_000..32_000));
     ports.find(free).expect("a free port in 100 attempts")
+}
+
+/// A port of 127.0.0.1 that nobody listens on now.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind a free port");
+    listener.local_addr().expect("bound address").port()
 }
 
 /// The folder of the test executable: cargo puts the plugins' libraries there, because the package depends on them.

@@ -17,7 +17,9 @@ mod first_run;
 mod harness;
 mod idle_positions;
 mod kill_loop;
+mod kill_loop_outputs;
 mod plugin_faults;
+mod pusher_rate;
 mod rates_and_order;
 mod reconnect;
 mod restart_match;
@@ -28,3 +30,10 @@ mod source_errors;
 mod start_faults;
 mod starts;
 mod tidy;
+mod webhook_down;
+mod webhook_signatures;
+
+#[path = "../receivers/pusher.rs"]
+mod pusher_receiver;
+#[path = "../receivers/webhook.rs"]
+mod webhook_receiver;

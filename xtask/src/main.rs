@@ -5,6 +5,7 @@ mod bench;
 mod demo;
 mod mongod;
 mod tests;
+mod tools;
 
 use std::env;
 use std::path::{Path, PathBuf};

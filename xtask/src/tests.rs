@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{cargo, mongod, progress};
+use crate::{cargo, mongod, progress, tools};
 
 /// What Chromium is called.
 const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
@@ -15,27 +15,40 @@ const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 /// The tests that need it are in files called so.
 const BROWSER_TESTS: &str = "browser_";
 
-/// Finds compilers for C and C++, a mongod and Chromium, and runs the tests of every package with them.
+/// The published libraries that check the signatures of webhooks.
+const STANDARD_WEBHOOKS_PYTHON: &str = "standardwebhooks==1.1.0";
+const STANDARD_WEBHOOKS_NODE: (&str, &str) = ("standardwebhooks", "1.1.1");
+
+/// The tests that need them are in a file called so.
+const SIGNATURE_TESTS: &str = "webhook_signatures";
+
+/// Finds compilers for C and C++, a mongod, Chromium and libraries of other languages, and runs the tests of every package.
 pub fn run(filter: Option<&str>) -> Result<()> {
     let started = Instant::now();
     check_compilers()?;
     let mongod = mongod::find_or_fetch()?;
     progress(&format!("mongod: {}", mongod.display()));
     let mut command = cargo_test(&mongod);
-    let mut in_browser = true;
+    let mut names = None;
     if let Some(filter) = filter {
-        let names = list_matching(cargo_test(&mongod), filter)?;
-        let count = names.len();
+        let found = list_matching(cargo_test(&mongod), filter)?;
+        let count = found.len();
         ensure!(count > 0, "no test has \"{filter}\" in its name; cargo test --workspace -- --list names all of them");
         progress(&format!("{count} tests have \"{filter}\" in their name"));
-        in_browser = names.iter().any(|name| name.starts_with(BROWSER_TESTS));
         command.args(["--", filter]);
+        names = Some(found);
     }
-    // Without it they would fail one by one, late.
-    if in_browser {
+    // What only some tests need is looked for before they run: without it they would fail one by one, late.
+    let runs = |tests: &str| names.as_ref().is_none_or(|names| names.iter().any(|name| name.starts_with(tests)));
+    if runs(BROWSER_TESTS) {
         let browser = find_browser()?;
         progress(&format!("browser: {}", browser.display()));
         command.env("TAILWATER_CHROMIUM", browser);
+    }
+    if runs(SIGNATURE_TESTS) {
+        command.env("TAILWATER_PYTHON", tools::python_with(STANDARD_WEBHOOKS_PYTHON, "standardwebhooks")?);
+        let (name, version) = STANDARD_WEBHOOKS_NODE;
+        command.env("TAILWATER_NODE_MODULES", tools::node_modules_with(name, version)?);
     }
     progress("cargo test --workspace --all-features");
     let status = command.status().context("start cargo test")?;

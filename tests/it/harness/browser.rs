@@ -169,7 +169,15 @@ fn spawn(binary: &Path, folder: &Path, url: &str) -> Child {
         // Chromium refuses to make its sandbox as root; it shows nothing but the test's page.
         command.arg("--no-sandbox");
     }
-    // What it leaves behind when it is killed goes with the folder.
-    command.env("TMPDIR", folder).arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
+    // What it leaves behind goes with the folder, also its reports of crashes, which it does not put into the profile.
+    command
+        .env("TMPDIR", folder)
+        .env("XDG_CONFIG_HOME", folder)
+        .env("XDG_CACHE_HOME", folder)
+        .arg(url)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .process_group(0);
     command.spawn().unwrap_or_else(|error| panic!("start {}: {error}", binary.display()))
 }

@@ -12,6 +12,9 @@ use crate::frame;
 use crate::history::{Behind, Entry};
 use crate::id::Place;
 
+/// Entries of the history that are looked at in one go, whether they are for the client or not: meanwhile nobody else is served.
+const LOOK_MAX: usize = 1000;
+
 /// Frames that wait are put together up to here: one write for many events costs a tenth of a write for each.
 const WRITE_BYTES_MAX: usize = 64 << 10;
 
@@ -87,8 +90,8 @@ pub struct Queue {
     waker: Option<Waker>,
     /// When it was last given something.
     sent_at: Instant,
-    /// Its queue was full then, and it has taken nothing since.
-    full_since: Option<Instant>,
+    /// When its connection last asked for more, or had reason to.
+    asked_at: Instant,
 }
 
 impl Client {
@@ -103,7 +106,7 @@ impl Client {
             end: None,
             waker: None,
             sent_at: Instant::now(),
-            full_since: None,
+            asked_at: Instant::now(),
         };
         Client { key, topics, queue: Mutex::new(queue), cut }
     }
@@ -134,12 +137,12 @@ pub fn wake(waker: Option<Waker>) {
 impl Queue {
     /// What there is to send; `waker` is woken when there is more.
     pub fn next(&mut self, waker: &Waker, now: Instant) -> Next {
+        self.asked_at = now;
         if let Some(end) = self.end.filter(|end| *end != End::Drained || self.frames.is_empty()) {
             return Next::End(end);
         }
         if let Some(frames) = self.take() {
             self.sent_at = now;
-            self.full_since = None;
             return Next::Frames(frames);
         }
         if let Mode::Replaying(seq) = self.mode {
@@ -195,30 +198,32 @@ impl Queue {
         self.offered = seq;
         if !self.frames.is_empty() && self.bytes + entry.frame.len() > bytes_max {
             self.mode = Mode::Replaying(seq);
-            self.full_since = Some(now);
+            self.asked_at = now;
             return Offered::Later;
         }
         Offered::Taken(self.put(entry.frame.clone()))
     }
 
-    /// True for a client whose queue was full `before`, and that has taken nothing since.
+    /// True for a client that there is more for, in the history, and whose connection has not asked for it since `before`: it reads
+    /// nothing.
     pub fn is_stalled(&self, before: Instant) -> bool {
-        self.end.is_none() && self.full_since.is_some_and(|since| since <= before)
+        self.end.is_none() && matches!(self.mode, Mode::Replaying(_)) && self.asked_at <= before
     }
 
-    /// Puts in as much of the history as is worth one write; the client is live when that was all.
+    /// Puts in as much of the history as is worth one write; the client is live when that was all. Where nothing was found yet it asks
+    /// again.
     pub fn replay<'a>(&mut self, topics: &[Arc<str>], from: u64, entries: impl Iterator<Item = &'a Arc<Entry>>) {
+        self.mode = Mode::Live;
         for (seq, entry) in (from..).zip(entries) {
-            if self.bytes >= WRITE_BYTES_MAX {
+            if self.bytes >= WRITE_BYTES_MAX || seq - from >= LOOK_MAX as u64 {
                 self.mode = Mode::Replaying(seq);
-                return;
+                break;
             }
             if entry.is_about(topics) && self.wants(entry) {
                 self.bytes += entry.frame.len();
                 self.frames.push_back(entry.frame.clone());
             }
         }
-        self.mode = Mode::Live;
     }
 
     fn wants(&mut self, entry: &Entry) -> bool {
@@ -311,9 +316,10 @@ mod tests {
         assert!(!offer(&client, 1, &entry(1, 60), 100), "it is full");
         assert_eq!(client.queue().mode, Mode::Replaying(1));
         assert!(!offer(&client, 2, &entry(2, 1), 100), "not before the one that did not fit");
-        assert!(!client.queue().is_stalled(now) && client.queue().is_stalled(Instant::now()));
+        let full = Instant::now();
+        assert!(!client.queue().is_stalled(now) && client.queue().is_stalled(full));
         assert!(matches!(next(&client), Next::Frames(_)));
-        assert!(!client.queue().is_stalled(Instant::now()), "it reads");
+        assert!(!client.queue().is_stalled(full), "it reads");
         assert_eq!(next(&client), Next::Replay(1));
         client.end(End::Stalled);
         assert_eq!((next(&client), held(&client)), (Next::End(End::Stalled), (0, 0)));
@@ -351,6 +357,18 @@ mod tests {
         assert_eq!(sent.len(), WRITE_BYTES_MAX);
         assert_eq!(next(&client), Next::Replay(9));
         client.queue().replay(&[], 9, entries[2..].iter());
+        assert_eq!(client.queue().mode, Mode::Live);
+    }
+
+    #[test]
+    fn a_long_history_without_a_word_for_the_client_is_looked_at_in_pieces() {
+        let client = Client::new(1, ["other".into()].into(), Mode::Replaying(0), Bytes::new(), Arc::default());
+        let entries: Vec<_> = (0..2_500).map(|time| entry(time, 1)).collect();
+        for from in [0, 1000, 2000] {
+            assert_eq!(client.queue().mode, Mode::Replaying(from));
+            let topics = client.topics.clone();
+            client.queue().replay(&topics, from, entries[from as usize..].iter());
+        }
         assert_eq!(client.queue().mode, Mode::Live);
     }
 

@@ -100,8 +100,12 @@ impl History {
 
     /// Adds an event; `None` for one that was pushed before. Events come in the order of the stream.
     pub fn push(&mut self, entry: Entry) -> Option<(u64, Arc<Entry>)> {
-        if self.newest.is_some_and(|newest| entry.id == newest || entry.id.place() < newest.place()) {
-            return None;
+        if let Some(newest) = self.newest {
+            // Of the events at one place any may be delivered again.
+            let mut same = self.entries.iter().rev().take_while(|other| other.id.place() == entry.id.place());
+            if entry.id.place() < newest.place() || entry.id == newest || same.any(|other| other.id == entry.id) {
+                return None;
+            }
         }
         let entry = Arc::new(entry);
         let seq = self.end();

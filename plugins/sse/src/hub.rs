@@ -15,7 +15,7 @@ use crate::frame;
 use crate::history::{Behind, Entry, Found, History};
 use crate::id::Id;
 
-/// An id may be this far ahead of this machine's clock; one further ahead was never given out.
+/// An id may be this far ahead of the clocks; one further ahead was never given out.
 const AHEAD_MAX: Duration = Duration::from_secs(600);
 
 /// A client whose queue is full and that takes nothing for this long is cut off.
@@ -45,6 +45,7 @@ struct State {
 
 struct Metrics {
     clients: Gauge,
+    topics: Gauge,
     connections: Counter,
     refused: Counter,
     resumed: Counter,
@@ -129,10 +130,11 @@ impl Hub {
         if let Some(live_from) = state.live_from {
             self.place(&state.history, live_from, &client);
         }
-        let count = state.clients.len();
+        let (count, topics) = (state.clients.len(), state.of_topic.len());
         drop(state);
         self.metrics.connections.add(1);
         self.metrics.clients.set(count as f64);
+        self.metrics.topics.set(topics as f64);
         Ok(client)
     }
 
@@ -151,9 +153,10 @@ impl Hub {
                 }
             }
         }
-        let count = state.clients.len();
+        let (count, topics) = (state.clients.len(), state.of_topic.len());
         drop(state);
         self.metrics.clients.set(count as f64);
+        self.metrics.topics.set(topics as f64);
         self.left.notify_waiters();
     }
 
@@ -174,12 +177,11 @@ impl Hub {
                 }
             }
         }
-        let (events, bytes) = state.history.size();
+        let size = state.history.size();
         drop(state);
         self.metrics.sent.add(sent);
         self.metrics.full.add(full);
-        self.metrics.history_events.set(events as f64);
-        self.metrics.history_bytes.set(bytes as f64);
+        self.metrics.history(size);
         wakers.into_iter().for_each(Waker::wake);
     }
 
@@ -197,6 +199,9 @@ impl Hub {
                 self.place(&state.history, progress.live_from, client);
             }
         }
+        let size = state.history.size();
+        drop(state);
+        self.metrics.history(size);
     }
 
     fn place(&self, history: &History, live_from: u64, client: &Client) {
@@ -211,9 +216,10 @@ impl Hub {
             return wake(waker);
         };
         let id = Id::parse(&asked);
-        let found = match id {
-            Some(id) if id.place().time >= history.reached() && is_ahead_of_time(id.place().time) => Found::Lost,
-            Some(id) => history.find(&id),
+        let found = match id.map(|id| (id, history.find(&id))) {
+            // Nobody was ever given it, so nobody would ever get past it.
+            Some((id, Found::Ahead)) if is_ahead_of_time(id.place().time, history.reached()) => Found::Lost,
+            Some((_, found)) => found,
             None => Found::Lost,
         };
         let waker = match (found, id) {
@@ -252,7 +258,8 @@ impl Hub {
         // more meanwhile is not quiet.
         let (clients, here) = {
             let state = self.state();
-            let here = state.live_from.map(|live_from| state.history.here(live_from));
+            // Not `live_from`: one that resumed is still to be given what is before it.
+            let here = state.live_from.map(|_| state.history.here(0));
             (state.clients.values().cloned().collect::<Vec<Arc<Client>>>(), here)
         };
         let here = here.map(|id| (id.place(), frame::place(&id)));
@@ -305,13 +312,18 @@ impl State {
     }
 }
 
-fn is_ahead_of_time(time: u64) -> bool {
-    let latest = SystemTime::now() + AHEAD_MAX;
-    let latest = latest.duration_since(SystemTime::UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs());
-    time >> 32 > latest
+/// Ahead of this machine's clock and of the stream, whose clock is another one.
+fn is_ahead_of_time(time: u64, reached: u64) -> bool {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    time >> 32 > now.max(reached >> 32) + AHEAD_MAX.as_secs()
 }
 
 impl Metrics {
+    fn history(&self, (events, bytes): (usize, usize)) {
+        self.history_events.set(events as f64);
+        self.history_bytes.set(bytes as f64);
+    }
+
     fn new(context: &Context) -> Self {
         let counter = |name: &str, help: &str| context.counter(name, help);
         let cut = |reason| {
@@ -320,6 +332,7 @@ impl Metrics {
         };
         Metrics {
             clients: context.gauge("sse_clients", "Clients that are connected."),
+            topics: context.gauge("sse_topics", "Topics that some client has named."),
             connections: counter("sse_connections_total", "Streams that were begun."),
             refused: counter("sse_refused_total", "Requests refused because there were clients_max clients."),
             resumed: counter("sse_resumed_total", "Clients that went on behind the id they named."),

@@ -48,16 +48,17 @@ impl Output for Sse {
     }
 
     async fn start(options: Options, context: Context) -> Result<Self, StartError> {
+        // Before anything can fail: the daemon decides by it where the stream begins, also where the port is free only later.
+        context.want_history(options.history.max_age.0);
         let topics = options.templates().map_err(StartError::fatal)?;
         let address = options.address().map_err(StartError::fatal)?;
         let listener = server::listen(address).map_err(|error| cannot_listen(&options.listen, &error))?;
         let local = listener.local_addr()?;
         let clients_max = options.clients_max as usize;
         warn_of_few_files(options.clients_max);
-        context.want_history(options.history.max_age.0);
         let queue_bytes_max = usize::try_from(options.queue_bytes_max.0).unwrap_or(usize::MAX);
         let history_bytes_max = usize::try_from(options.history.bytes_max.0).unwrap_or(usize::MAX);
-        let history = History::new(options.history.max_age.0.as_secs(), history_bytes_max);
+        let history = History::new(whole_seconds(options.history.max_age.0), history_bytes_max);
         let hub = Arc::new(Hub::new(history, clients_max, queue_bytes_max, &context));
         let (stop, stopped) = watch::channel(false);
         let path = options.path;
@@ -132,11 +133,16 @@ impl Sse {
     }
 }
 
+/// The stream's clock counts in seconds: what is asked for is kept at least.
+fn whole_seconds(age: Duration) -> u64 {
+    age.as_secs() + u64::from(age.subsec_nanos() > 0)
+}
+
 fn cannot_listen(listen: &str, error: &io::Error) -> StartError {
     match error.kind() {
         // The one that has it may be the daemon that this one replaces.
         io::ErrorKind::AddrInUse => {
-            StartError::retry(format!("listen on {listen}: another program has this port; end it, or change `listen`"))
+            StartError::retry(format!("listen on {listen}: the port is in use; end who has it, or change `listen`"))
         }
         io::ErrorKind::PermissionDenied => {
             StartError::fatal(format!("listen on {listen}: not permitted; choose a port above 1023, or allow this one"))
@@ -144,7 +150,8 @@ fn cannot_listen(listen: &str, error: &io::Error) -> StartError {
         io::ErrorKind::AddrNotAvailable => {
             StartError::fatal(format!("listen on {listen}: this machine has no such address; change `listen`"))
         }
-        _ => StartError::fatal(format!("listen on {listen}: {error}")),
+        // Out of open files, for example: it may pass.
+        _ => StartError::retry(format!("listen on {listen}: {error}")),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The whole output on real sockets: what a client is sent first, live, again, and last, and what it is refused.
 
+mod found;
 mod wire;
 
 use std::collections::HashSet;
@@ -43,6 +44,7 @@ fn a_client_gets_first_bytes_at_once_and_then_what_happens() {
         "cache-control: no-store, no-transform",
         "x-accel-buffering: no",
         "access-control-allow-origin: https://shop.example",
+        "connection: close",
         "access-control-allow-credentials: true",
         "vary: origin",
     ] {
@@ -113,13 +115,14 @@ fn clients_that_come_before_the_stream_begins_wait_for_it() {
     let (mut fresh, mut known) = (connect(None), connect(Some(id(600, 0))));
     let (mut ahead, mut old) = (connect(Some(id(LIVE_FROM - 1, 0))), connect(Some(id(400, 0))));
     harness.progress(Progress { complete_from: 500 << 32, live_from: LIVE_FROM << 32, reached: 500 << 32 });
+    // Told by the beginning of the stream alone.
+    let reset = old.next().expect("a reset");
     deliver(&harness, vec![event(600, 0, "a"), event(700, 0, "b"), event(LIVE_FROM - 1, 0, "c")]);
     deliver(&harness, vec![event(LIVE_FROM, 0, "d")]);
     let (b, c, d) = (id(700, 0), id(LIVE_FROM - 1, 0), id(LIVE_FROM, 0));
     assert_eq!(ids(&fresh.take(1)), std::slice::from_ref(&d), "history is no news");
     assert_eq!(ids(&known.take(3)), [b, c, d.clone()]);
     assert_eq!(ids(&ahead.take(1)), std::slice::from_ref(&d));
-    let reset = old.next().expect("a reset");
     assert_eq!((reset.event.as_str(), old.next().expect("the event").id), ("reset", d));
     assert_eq!(reset.id, format!("{:016x}-0000000000000000", LIVE_FROM << 32));
 }
@@ -142,6 +145,9 @@ fn topics_choose_and_an_event_of_two_topics_comes_once() {
     // The same from the history.
     let mut again = Client::connect(&address, &format!("?topic=special&topic=city-b&last_event_id={}", at(0)), &[]);
     assert_eq!(ids(&again.take(3)), [at(1), at(2), at(5)]);
+    assert_eq!(harness.metric("sse_topics"), 3.0);
+    drop((clients, again));
+    wait_until("all are gone, and their topics", || harness.metric("sse_topics") == 0.0);
 }
 
 #[test]
@@ -209,7 +215,10 @@ fn a_client_that_reads_nothing_is_cut_and_hurts_nobody() {
             wait_until("it is cut off", || harness.metric("sse_evictions_total{reason=\"stalled\"}") == 1.0);
         }
     }
+    // Long before the kernel would give up a connection that takes nothing.
+    let cut = Instant::now();
     wait_until("its connection is closed, although it reads nothing", || harness.metric("sse_clients") == 1.0);
+    assert!(cut.elapsed() < Duration::from_secs(10), "{:?}", cut.elapsed());
     let mut got = HashSet::new();
     while let Some(message) = lazy.next() {
         assert!(got.insert(message.id));
@@ -371,7 +380,7 @@ fn a_port_that_is_taken_is_tried_again() {
     let listen = taken.local_addr().expect("an address").to_string();
     let failure = Harness::<Sse>::start(json!({ "listen": listen })).err();
     let Some(StartFailure::Verdict(Verdict::Retry { reason, .. })) = failure else { panic!("retry, not {failure:?}") };
-    assert_eq!(reason, format!("listen on {listen}: another program has this port; end it, or change `listen`"));
+    assert_eq!(reason, format!("listen on {listen}: the port is in use; end who has it, or change `listen`"));
 }
 
 #[test]

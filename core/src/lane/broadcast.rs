@@ -36,7 +36,7 @@ impl Broadcast {
 
     /// What the plugin is to be told now, if anything, where all up to `low_water` is settled.
     pub fn due(&mut self, low_water: &Place, now: Instant) -> Option<Progress> {
-        // The events of one time may not all be settled.
+        // The events of the place's own time are not all behind it: a mark stands before them, a transaction has several.
         let reached = low_water.time();
         let due = match self.told {
             None => true,
@@ -48,16 +48,17 @@ impl Broadcast {
             return None;
         }
         self.told = Some((now, reached));
-        let complete_from = *self.complete_from.get_or_insert_with(|| begins_behind(low_water));
+        let complete_from = *self.complete_from.get_or_insert_with(|| complete_behind(low_water));
         Some(Progress { complete_from, live_from: self.live_from, reached })
     }
 }
 
-/// From this time on, inclusive, a reader at the place is given everything.
-fn begins_behind(place: &Place) -> Timestamp64 {
+/// The first time of which all events are still to come at the place.
+fn complete_behind(place: &Place) -> Timestamp64 {
     match place {
         Place::From(time) => *time,
-        // Of the events of that time some may be missing.
+        Place::After(token) if !token.is_event() => token.position().time,
+        // Some of the events of its time are not.
         Place::After(_) | Place::AfterId(_) => Timestamp64(place.time().0.saturating_add(1)),
     }
 }
@@ -65,7 +66,7 @@ fn begins_behind(place: &Place) -> Timestamp64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::fixture::{token, token_data};
+    use crate::event::fixture::{mark_data, token, token_data};
 
     fn after(seconds: u32) -> Place {
         Place::After(token(&token_data(seconds, 0, 0)))
@@ -98,5 +99,20 @@ mod tests {
         broadcast.instance_is_new();
         let told = broadcast.due(&after(120), now).expect("at once");
         assert_eq!(told, Progress { complete_from: time(120, 1), live_from: time(100, 0), reached: time(120, 0) });
+    }
+
+    #[test]
+    fn a_mark_is_before_the_events_of_its_time() {
+        // What mongod says first on a stream that it opens at this time: an event of the very same time may come next.
+        let mark = Place::After(token(&mark_data(100, 7)));
+        let told = Broadcast::new(time(100, 7)).due(&mark, Instant::now()).expect("at once");
+        assert_eq!(told, Progress { complete_from: time(100, 7), live_from: time(100, 7), reached: time(100, 7) });
+    }
+
+    #[test]
+    fn inside_a_transaction_its_time_is_not_reached_over() {
+        let operation = Place::After(token(&token_data(100, 7, 2)));
+        let told = Broadcast::new(time(90, 0)).due(&operation, Instant::now()).expect("at once");
+        assert_eq!((told.complete_from, told.reached), (time(100, 8), time(100, 7)));
     }
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::harness::lines::id;
-use crate::harness::{Daemon, EventSource, Mongod, config, event_source, eventually, free_port};
+use crate::harness::{Daemon, EventSource, Mongod, config, event_source, eventually, fixed_port};
 use crate::{pusher_receiver as pusher, webhook_receiver as webhook};
 
 const CHANGES: i64 = 20_000;
@@ -81,7 +81,7 @@ fn push() -> pusher::Receiver {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_on_the_way_to_browsers_a_webhook_and_pusher() {
-    let (mongod, hook, push, port) = (Mongod::start().await, hook(), push(), free_port());
+    let (mongod, hook, push, port) = (Mongod::start().await, hook(), push(), fixed_port());
     let folder = tempfile::tempdir().expect("temporary folder");
     let text = |run| config(&mongod, &outputs(run, port, &hook, &push));
     let shop = mongod.client().database("shop");

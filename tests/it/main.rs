@@ -1,9 +1,18 @@
 //! Integration tests: the real daemon against a real mongod, one fault or feature per file.
 
 mod broken_libraries;
+mod browser_full;
+mod browser_live;
+mod browser_origins;
+mod browser_reset;
+mod browser_restart;
+mod browser_topics;
 mod c_plugin;
 mod config_errors;
 mod delivery;
+mod documents;
+mod example_plugin;
+mod examples;
 mod first_run;
 mod harness;
 mod idle_positions;

@@ -10,7 +10,7 @@ use bson::{Document, doc};
 use mongodb::Client;
 use serde_json::Value;
 
-use crate::harness::{Daemon, EventSource, Mongod, config, event_source, eventually, free_port};
+use crate::harness::{Daemon, EventSource, Mongod, config, event_source, eventually, fixed_port};
 use crate::webhook_receiver::{Receiver, Record};
 
 const DEADLINE: Duration = Duration::from_secs(180);
@@ -62,7 +62,7 @@ async fn write(client: Client) -> Vec<Instant> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_is_down_delays_no_browser_and_gets_everything_later() {
-    let (mongod, mut receiver, port) = (Mongod::start().await, Receiver::start(&[SECRET]), free_port());
+    let (mongod, mut receiver, port) = (Mongod::start().await, Receiver::start(&[SECRET]), fixed_port());
     let folder = tempfile::tempdir().expect("temporary folder");
     let daemon = Daemon::start(folder.path(), &text(&mongod, port, &receiver.url("/hook"))).await;
     let browsers: Vec<_> = (0..BROWSERS).map(|_| EventSource::open(port, "/events", None)).collect();

@@ -34,6 +34,8 @@ mod tidy;
 mod webhook_down;
 mod webhook_signatures;
 
+#[path = "../receivers/http.rs"]
+mod http;
 #[path = "../receivers/pusher.rs"]
 mod pusher_receiver;
 #[path = "../receivers/webhook.rs"]

@@ -1,7 +1,7 @@
 //! What the receivers have in common: HTTP/1.1 over real TCP, requests of any number on a connection, an outage on request.
 //! Knows nothing of what a request means.
 //!
-//! It depends on std only; a receiver includes it by `#[path]`.
+//! It depends on std only; a test includes it by `#[path]`, as `http` beside its receivers.
 #![allow(dead_code)] // each receiver uses the part it needs
 
 use std::{

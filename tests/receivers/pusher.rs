@@ -1,12 +1,10 @@
 //! A strict receiver for tests: takes what Pusher's HTTP API takes, over real TCP, remembers it, and notes every broken rule.
 //!
-//! It depends on std, `serde_json`, `md-5` and `sha2` only; a test includes it by `#[path]`. Besides the rules of one request
-//! it checks that no two requests are open at once on one channel: open is from the last byte of the request to the moment
-//! before the first byte of its answer.
+//! It depends on std, `serde_json`, `md-5` and `sha2` only; a test includes it and `http.rs` by `#[path]`. Besides the rules of
+//! one request it checks that no two requests are open at once on one channel: open is from the last byte of the request to the
+//! moment before the first byte of its answer.
 #![allow(dead_code)] // each test uses the part it needs
 
-#[path = "http.rs"]
-mod http;
 #[path = "pusher_rules.rs"]
 pub mod rules;
 
@@ -16,7 +14,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use http::{Answer, PATIENCE, Server, lock};
+use super::http::{self, Answer, PATIENCE, Server, lock};
 pub use rules::{App, Call, Checked, Entry, Refusal};
 
 /// The answer to a request that keeps the rules.

@@ -2,17 +2,14 @@
 //! library, and remembers all of them.
 #![allow(dead_code)] // each test uses the part it needs
 
-#[path = "http.rs"]
-mod http;
-
 use std::{
     collections::{BTreeMap, HashSet},
     sync::{Arc, Condvar, Mutex},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-pub use http::Call;
-use http::{Answer, PATIENCE, Server, lock};
+pub use super::http::Call;
+use super::http::{Answer, PATIENCE, Server, lock};
 use hyper::{HeaderMap, header::HeaderName};
 use standardwebhooks::Webhook;
 

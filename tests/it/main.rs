@@ -27,6 +27,7 @@ mod restart_transaction;
 mod scopes;
 mod slow_output;
 mod source_errors;
+mod sse_faults;
 mod sse_restart;
 mod start_faults;
 mod starts;

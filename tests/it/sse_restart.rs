@@ -9,7 +9,7 @@ use mongodb::Collection;
 use tempfile::TempDir;
 
 use crate::harness::event_source::{Message, Record};
-use crate::harness::{Daemon, EventSource, Mongod, config, eventually, free_port};
+use crate::harness::{Daemon, EventSource, Mongod, config, eventually, fixed_port};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -24,7 +24,7 @@ struct Scene {
 impl Scene {
     async fn new(options: &str) -> (Scene, Daemon) {
         let (mongod, folder, port) =
-            (Mongod::start().await, tempfile::tempdir().expect("temporary folder"), free_port());
+            (Mongod::start().await, tempfile::tempdir().expect("temporary folder"), fixed_port());
         let options = format!("listen = \"127.0.0.1:{port}\"\nretry = \"100ms\"\n{options}");
         let output = format!("[outputs.browsers]\nplugin = \"sse\"\n[outputs.browsers.options]\n{options}\n");
         let text = config(&mongod, &output);

@@ -47,7 +47,7 @@ impl Template {
     /// Compiles `source`.
     ///
     /// # Errors
-    /// Where it is not a template; a second try cannot help. An unknown filter is found here, too.
+    /// Where it is not a template; a second try cannot help. An unknown filter, test or function is found here, too.
     pub fn compile(source: &str, escape: Escape) -> Result<Self, TemplateError> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
@@ -69,13 +69,18 @@ impl Template {
         // They make HTML, and would switch the escaping of addresses off.
         environment.remove_filter("escape");
         environment.remove_filter("e");
-        // Filters are looked up as they are met, which may be in the branch of an `if` that is seldom taken: all are tried now.
-        for filter in filters(source) {
-            let expression = format!("0 | {filter}");
+        // Names are looked up as they are met, which may be in the branch of an `if` that is seldom taken: all are tried now.
+        for (kind, name) in names(source) {
+            let (what, expression) = match kind {
+                Kind::Filter => ("filter", format!("0 | {name}")),
+                Kind::Test => ("test", format!("0 is {name}")),
+                Kind::Function => ("function", format!("{name}()")),
+            };
             let tried = environment.compile_expression(&expression).and_then(|expression| expression.eval(()));
-            if tried.is_err_and(|error| error.kind() == ErrorKind::UnknownFilter) {
+            let unknown = [ErrorKind::UnknownFilter, ErrorKind::UnknownTest, ErrorKind::UnknownFunction];
+            if tried.is_err_and(|error| unknown.contains(&error.kind())) {
                 return Err(TemplateError::permanent(format!(
-                    "compile template {source:?}: there is no filter {filter}"
+                    "compile template {source:?}: there is no {what} {name}"
                 )));
             }
         }
@@ -187,30 +192,63 @@ impl From<TemplateError> for crate::Error {
     }
 }
 
-/// The names behind each `|` inside a tag and outside quotes.
-fn filters(source: &str) -> Vec<&str> {
+/// What a name in a template stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Behind a `|`.
+    Filter,
+    /// Behind `is` or `is not`.
+    Test,
+    /// Before a `(`, and not behind a dot, which makes it a method of a value.
+    Function,
+}
+
+/// The names of filters, tests and functions inside tags and outside quotes.
+fn names(source: &str) -> Vec<(Kind, &str)> {
     let mut names = Vec::new();
-    let (mut in_tag, mut quote) = (false, None);
-    let mut rest = source;
+    let (mut in_tag, mut rest) = (false, source);
+    // What stands before the next word: a mark, or the word `is` or `not`.
+    let mut before = "";
     while let Some(c) = rest.chars().next() {
-        let two = rest.get(..2).unwrap_or_default();
-        rest = &rest[c.len_utf8()..];
-        match quote {
-            Some(_) if c == '\\' => rest = rest.strip_prefix(|_: char| true).unwrap_or_default(),
-            Some(open) if c == open => quote = None,
-            Some(_) => {}
-            None if !in_tag => in_tag = matches!(two, "{{" | "{%"),
-            None if matches!(two, "}}" | "%}") => in_tag = false,
-            None if matches!(c, '"' | '\'') => quote = Some(c),
-            None if c == '|' => {
-                let name = rest.trim_start_matches([' ', '\t', '\n', '\r']);
-                let end = name.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(name.len());
-                names.push(&name[..end]);
+        if let Some(mark) = ["{{", "{%", "}}", "%}"].into_iter().find(|mark| rest.starts_with(mark)) {
+            (in_tag, before, rest) = (mark.starts_with('{'), "", &rest[2..]);
+        } else if in_tag && matches!(c, '"' | '\'') {
+            let mut escaped = false;
+            let end = rest[1..].find(|inner| {
+                let ends = inner == c && !escaped;
+                escaped = inner == '\\' && !escaped;
+                ends
+            });
+            (before, rest) = ("", end.map_or("", |end| &rest[end + 2..]));
+        } else if in_tag && (c.is_alphabetic() || c == '_') {
+            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+            let (word, behind) = rest.split_at(end);
+            let called = behind.trim_start().starts_with('(');
+            match before {
+                "|" => names.push((Kind::Filter, word)),
+                "is" if word != "not" => names.push((Kind::Test, word)),
+                "." => {}
+                _ if called
+                    && !matches!(
+                        word,
+                        "if" | "elif" | "in" | "and" | "or" | "not" | "is" | "else" | "set" | "loop"
+                    ) =>
+                {
+                    names.push((Kind::Function, word));
+                }
+                _ => {}
             }
-            None => {}
+            // `is not x` is a test, too.
+            before = if word == "is" || (word == "not" && before == "is") { "is" } else { "" };
+            rest = behind;
+        } else {
+            let length = c.len_utf8();
+            if !c.is_whitespace() {
+                before = &rest[..length];
+            }
+            rest = &rest[length..];
         }
     }
-    names.retain(|name| !name.is_empty());
     names
 }
 
@@ -285,6 +323,8 @@ mod tests {
             ("{{ fullDocument.tags | join('-') }}", "a-b"),
             ("{{ operationType | upper }}", "INSERT"),
             ("{% if fullDocument.nothing %}a{% else %}b{% endif %}", "b"),
+            ("{% if fullDocument.nothing is not defined %}a{% endif %}", "a"),
+            ("{% for n in range(3) %}{{ n }}{% endfor %}", "012"),
             ("{{ fullDocument.nothing | default('none') }}", "none"),
         ] {
             assert_eq!(render(source, Escape::None, json).as_deref(), Ok(expected), "{source}");
@@ -320,6 +360,8 @@ mod tests {
             "{{ fullDocument.city | nothing }}",
             "{% if operationType == 'insert' %}{{ ns.coll | upper | nothing }}{% endif %}",
             "{{ a | e }}",
+            "{% if ns is nothng %}{{ a }}{% endif %}",
+            "{% if fullDocument %}{{ foo(1) }}{% endif %}",
             "{% macro a() %}{% endmacro %}",
             "{% include 'a' %}",
         ] {
@@ -330,14 +372,16 @@ mod tests {
     }
 
     #[test]
-    fn filters_are_the_names_behind_bars_in_tags() {
-        for (source, names) in [
-            ("a | b", vec![]),
-            ("{{ a|b }} | c {{ d | e(1) |f }}", vec!["b", "e", "f"]),
-            (r#"{{ "x | y" | z }}{{ 'a\' | b' | c }}"#, vec!["z", "c"]),
-            ("{% if a | b %}|{% endif %}ü{{ a |", vec!["b"]),
+    fn the_names_in_a_template_are_found() {
+        use Kind::{Filter, Function, Test};
+        for (source, expected) in [
+            ("a | b is c d()", vec![]),
+            ("{{ a|b }} | c {{ d | e(1) |f }}", vec![(Filter, "b"), (Filter, "e"), (Filter, "f")]),
+            (r#"{{ "x | y" | z }}{{ 'a\' | b' | c }}"#, vec![(Filter, "z"), (Filter, "c")]),
+            ("{% if a is not b and (c) is d %}|{% endif %}ü{{ a |", vec![(Test, "b"), (Test, "d")]),
+            ("{% for a in range(3) %}{{ a.items() }}{% endfor %}{% if (a) %}{% endif %}", vec![(Function, "range")]),
         ] {
-            assert_eq!(filters(source), names, "{source}");
+            assert_eq!(names(source), expected, "{source}");
         }
     }
 

@@ -1,4 +1,5 @@
-//! Every configuration that a document shows passes `tailwater check`, also the parts of config.toml that are switched off.
+//! Every configuration in the READMEs of the repository and of its plugins passes `tailwater check`, and so do the parts of
+//! config.toml that are switched off.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -39,7 +39,7 @@ fn the_dockerfile_copies_what_is_there_and_all_that_cargo_wants() {
 }
 
 #[test]
-fn the_dockerfile_builds_packages_that_exist() {
+fn the_dockerfile_builds_the_daemon_and_all_plugins_and_nothing_that_is_not() {
     let names: Vec<String> = members()
         .iter()
         .filter_map(|member| {
@@ -52,6 +52,12 @@ fn the_dockerfile_builds_packages_that_exist() {
     let build = text.lines().find(|line| line.starts_with("RUN cargo build")).expect("RUN cargo build");
     let packages: Vec<&str> = build.split(" -p ").skip(1).filter_map(|rest| rest.split_whitespace().next()).collect();
     assert!(packages.contains(&"tailwater"), "{packages:?}");
+    for plugin in members().iter().filter_map(|member| member.strip_prefix("plugins/")) {
+        assert!(
+            packages.contains(&&*format!("tailwater-{plugin}")),
+            "the Dockerfile does not build the plugin {plugin}"
+        );
+    }
     for package in packages {
         assert!(names.iter().any(|name| name == package), "the Dockerfile builds {package}, which there is not");
     }

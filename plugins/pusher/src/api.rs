@@ -16,6 +16,9 @@ use crate::{
 };
 
 /// Names this client to the server, as Pusher's own libraries name themselves.
+/// Of an answer's body, for its beginning.
+const LOOKED_AT_BYTES_MAX: usize = 16 << 10;
+
 const LIBRARY: &str = concat!("tailwater ", env!("CARGO_PKG_VERSION"));
 
 /// Most bytes of an answer that are read: enough for the sentence that explains a refusal.
@@ -112,8 +115,11 @@ impl Api {
         match answered {
             Ok(answer) => {
                 let status = answer.status.as_u16();
-                // A server may repeat what it was sent, to explain why the signature is wrong.
-                let text = answer.text().replace(signature, "***").replace(&self.secret.0, "***");
+                // A server may repeat what it was sent, to explain why the signature is wrong. Before the text is cut, or a half of it
+                // would show.
+                let body = String::from_utf8_lossy(&answer.body[..answer.body.len().min(LOOKED_AT_BYTES_MAX)]);
+                let body = body.replace(signature, "***").replace(&self.secret.0, "***");
+                let text = Answer { body: body.into(), ..answer.clone() }.text();
                 (answer::read(status, answer.retry_after(SystemTime::now()), &text), Some(status))
             }
             Err(error) => (Outcome::Retry { reason: format!("send to {}: {error}", self.origin) }, None),

@@ -39,7 +39,7 @@ const RESERVED: [&str; 12] = [
 pub struct Options {
     /// Where each event is sent, with POST. A template over the event, whose expressions may stand in the path and the query:
     /// `https://example.com/orders/{{ fullDocument._id }}`. Their values are percent-encoded; `| safe` switches that off.
-    pub url: String,
+    pub url: Masked,
     /// Headers to send along: `{ Authorization = "Bearer …" }`.
     #[serde(default)]
     pub headers: BTreeMap<String, Masked>,
@@ -50,8 +50,8 @@ pub struct Options {
     /// For the whole exchange: connecting, sending, and reading the answer. Keep it below the output's `timeout`.
     #[serde(default = "defaults::deadline")]
     pub deadline: Span,
-    /// A 4xx that is not about load rejects the event when it has been handed out this often: receivers answer 404 or 401 while
-    /// they are being deployed.
+    /// A 4xx that is not about load rejects the event when it was answered so this often: receivers answer 404 or 401 while they
+    /// are being deployed.
     #[serde(default = "defaults::client_error_tries")]
     pub client_error_tries: u32,
     /// Longest pause that an answer's `Retry-After` can ask for.

@@ -5,6 +5,7 @@ mod output;
 mod policy;
 mod signature;
 mod target;
+mod tries;
 
 pub use config::{Masked, Options};
 pub use output::Webhook;

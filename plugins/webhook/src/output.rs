@@ -1,7 +1,6 @@
 //! The output: each event of a batch is one exchange.
 
 use std::{
-    collections::HashSet,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant, SystemTime},
 };
@@ -16,9 +15,10 @@ use tailwater_sdk::{
 
 use crate::{
     config::Options,
-    policy::{Policy, Ruling, class},
+    policy::{Policy, Ruling, class, is_client_error},
     signature::Keys,
     target::Target,
+    tries::Tries,
 };
 
 /// Kept of a batch's timeout for telling the daemon; a tenth, where that is less.
@@ -36,6 +36,7 @@ pub struct Webhook {
     keys: Keys,
     deadline: Duration,
     policy: Policy,
+    client_errors: Tries,
     exchanges: Exchanges,
     /// Said once that the output's `timeout` is shorter than `deadline`.
     warned: AtomicBool,
@@ -69,7 +70,7 @@ impl Output for Webhook {
         options.check_limits()?;
         options.header_map()?;
         Keys::parse(&options.secrets)?;
-        Target::compile(&options.url)?;
+        Target::compile(&options.url.0)?;
         Ok(())
     }
 
@@ -81,32 +82,28 @@ impl Output for Webhook {
         let answer_bytes_max = usize::try_from(options.answer_bytes_max.0)?;
         Ok(Self {
             client: Client::new(ClientSettings { answer_bytes_max, idle_connections_max, ..ClientSettings::default() }),
-            target: Target::compile(&options.url).map_err(StartError::fatal)?,
+            target: Target::compile(&options.url.0).map_err(StartError::fatal)?,
             headers,
             keys: Keys::parse(&options.secrets).map_err(StartError::fatal)?,
             deadline: options.deadline.0,
             policy: Policy::new(&options),
+            client_errors: Tries::default(),
             exchanges: Exchanges::new(&context),
             warned: AtomicBool::new(false),
         })
     }
 
-    /// One event after the other, so that those of one document stay in order. What an operator who wants them side by side sets
-    /// is `concurrency`, not a larger batch.
+    /// One event after the other, up to the first that is not acknowledged: whatever order the operator has asked for is kept so. What
+    /// one who wants them side by side sets is `concurrency`, not a larger batch.
     async fn deliver(&self, batch: &Batch) -> Result<(), DeliverError> {
         let end = self.end(batch.timeout());
         let mut verdicts = Verdicts::new(Verdict::Ack);
-        // Documents with an event that was not acknowledged: their later ones come again, too.
-        let mut held_back = HashSet::new();
         let mut stopped = false;
         for event in batch.iter() {
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
             let ruling = if stopped {
-                Verdict::retry("not sent: an event before it in the batch made the output wait").into()
-            } else if held_back.contains(&event.key()) {
-                Verdict::retry("not sent: an earlier event of the same document comes first").into()
+                Verdict::retry("not sent: an event before it in the batch comes first").into()
             } else if left.is_some_and(|left| left.is_zero()) {
-                stopped = true;
                 Verdict::retry("not sent: the batch's time was over; lower batch.events_max or raise timeout").into()
             } else {
                 self.post(event, left.map_or(self.deadline, |left| left.min(self.deadline))).await
@@ -114,8 +111,7 @@ impl Output for Webhook {
             if ruling.verdict == Verdict::Ack {
                 continue;
             }
-            held_back.insert(event.key());
-            stopped |= ruling.stops;
+            stopped = true;
             verdicts.set(&event, ruling.verdict);
             if let Some(pause) = ruling.pause {
                 verdicts = verdicts.pause_output(pause);
@@ -150,7 +146,12 @@ impl Webhook {
         match self.client.send(request, deadline).await {
             Ok(answer) => {
                 self.exchanges.count(class(answer.status));
-                self.policy.of_answer(&uri, &answer, event.attempt(), SystemTime::now())
+                let tries = if is_client_error(answer.status) { self.client_errors.count(event.id()) } else { 0 };
+                let ruling = self.policy.of_answer(&uri, &answer, tries, SystemTime::now());
+                if matches!(ruling.verdict, Verdict::Ack | Verdict::Reject { .. }) {
+                    self.client_errors.forget(event.id());
+                }
+                ruling
             }
             Err(error) => {
                 self.exchanges.count("error");

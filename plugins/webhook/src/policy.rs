@@ -33,14 +33,11 @@ pub(crate) struct Ruling {
     pub(crate) verdict: Verdict,
     /// The whole output waits this long.
     pub(crate) pause: Option<Duration>,
-    /// Nothing else is to be sent for now.
-    pub(crate) stops: bool,
 }
 
 impl From<Verdict> for Ruling {
     fn from(verdict: Verdict) -> Self {
-        let stops = matches!(verdict, Verdict::Fatal { .. });
-        Self { verdict, pause: None, stops }
+        Self { verdict, pause: None }
     }
 }
 
@@ -58,8 +55,8 @@ impl Policy {
     }
 
     /// Standard Webhooks 1.0.0: only a 2xx is success, a redirect is not followed, 410 ends it, load makes the output wait.
-    /// `attempt` is the event's, 1 at first.
-    pub(crate) fn of_answer(&self, uri: &Uri, answer: &Answer, attempt: u32, now: SystemTime) -> Ruling {
+    /// `tries` says how often the event was answered with a client error, this one included.
+    pub(crate) fn of_answer(&self, uri: &Uri, answer: &Answer, tries: u32, now: SystemTime) -> Ruling {
         let status = answer.status;
         if status.is_success() {
             return Verdict::Ack.into();
@@ -70,25 +67,26 @@ impl Policy {
         match status.as_u16() {
             408 | 425 | 429 | 502 | 503 | 504 => {
                 let pause = Some(after.unwrap_or(self.pause_default));
-                Ruling { verdict: Verdict::retry(said), pause, stops: true }
+                Ruling { verdict: Verdict::retry(said), pause }
             }
             410 => Verdict::fatal(format!(
-                "{said}; the receiver wants no more events: put its new address into `url` or remove the output, then resume it"
+                "{said}; the receiver wants no more events: put its new address into `url` or remove the output"
             ))
             .into(),
-            400..=499 if attempt >= self.client_error_tries => {
-                Verdict::reject(format!("{said} (handed out {attempt} times, client_error_tries is {})", self.client_error_tries))
-                    .into()
-            }
+            400..=499 if tries >= self.client_error_tries => Verdict::reject(format!(
+                "{said} (client error {tries} of client_error_tries = {})",
+                self.client_error_tries
+            ))
+            .into(),
             300..=399 => Verdict::retry(format!("{said}; redirects are not followed: {}", new_address(answer))).into(),
             // A wait of zero is none: the daemon's backoff then says how long.
             _ => Verdict::Retry { after: after.filter(|after| !after.is_zero()), reason: said }.into(),
         }
     }
 
-    /// Nobody answered this event, so nobody would answer the next one.
+    /// Nobody answered.
     pub(crate) fn of_error(&self, uri: &Uri, error: &HttpError) -> Ruling {
-        Ruling { verdict: Verdict::retry(format!("POST {}: {error}", shown(uri))), pause: None, stops: true }
+        Verdict::retry(format!("POST {}: {error}", shown(uri))).into()
     }
 
     fn said(&self, uri: &Uri, answer: &Answer) -> String {
@@ -105,8 +103,10 @@ impl Policy {
         let mut text = String::from_utf8_lossy(&answer.body[..answer.body.len().min(LOOKED_AT_BYTES_MAX)]).into_owned();
         let query = uri.query().unwrap_or_default();
         let values = query.split('&').filter_map(|pair| pair.split_once('=')).map(|(_, value)| value);
-        let of_query = [query].into_iter().chain(values).filter(|text| text.len() >= HIDDEN_BYTES_MIN);
-        for hidden in self.hidden.iter().map(String::as_str).chain(of_query) {
+        // As `shown` does not show them.
+        let of_url = [query].into_iter().chain(values).chain(uri.path().split('/'));
+        for hidden in self.hidden.iter().map(String::as_str).chain(of_url.filter(|text| text.len() >= HIDDEN_BYTES_MIN))
+        {
             text = text.replace(hidden, "***");
         }
         Answer { body: text.into(), ..answer.clone() }.text()
@@ -117,9 +117,14 @@ fn new_address(answer: &Answer) -> String {
     let location = answer.headers.get(LOCATION).and_then(|location| location.to_str().ok()?.parse::<Uri>().ok());
     match location {
         Some(uri) if uri.host().is_some() => format!("put the new address, {}, into `url`", shown(&uri)),
-        Some(uri) => format!("put the new address, with the path {}, into `url`", uri.path()),
+        Some(_) => "put the new path into `url`".to_owned(),
         None => "put the new address into `url`".to_owned(),
     }
+}
+
+/// What is the request's own fault, and not about load or the end of the endpoint.
+pub(crate) fn is_client_error(status: StatusCode) -> bool {
+    status.is_client_error() && !matches!(status.as_u16(), 408 | 410 | 425 | 429)
 }
 
 /// The class of a status as a metric's label.

@@ -1,5 +1,7 @@
 //! Where an event goes: the `url` template, checked once and then for each event. Pure.
 
+use std::fmt;
+
 use tailwater_sdk::{
     Error, Verdict,
     http::Uri,
@@ -7,11 +9,17 @@ use tailwater_sdk::{
 };
 
 /// The URL of each event.
-#[derive(Debug)]
 pub(crate) struct Target {
     template: Template,
     /// Where the template has no expressions.
     constant: Option<Uri>,
+}
+
+/// Without the URL, which may hold secrets.
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target").finish_non_exhaustive()
+    }
 }
 
 impl Target {
@@ -20,8 +28,12 @@ impl Target {
     pub(crate) fn compile(source: &str) -> Result<Self, Error> {
         let literal = ["{{", "{%", "{#"].iter().filter_map(|mark| source.find(mark)).min();
         let literal = &source[..literal.unwrap_or(source.len())];
-        if literal.contains('#') {
+        let text = without_tags(source);
+        if text.contains('#') {
             return Err("url has a fragment (#…), which is never sent: leave it out, or write %23".into());
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("url has a space, a control character or one outside ASCII: write it percent-encoded".into());
         }
         let authority = literal.split_once("://").map(|(_, rest)| rest).ok_or(NOT_ABSOLUTE)?;
         if literal.len() < source.len() && !authority.contains(['/', '?']) {
@@ -50,6 +62,20 @@ impl Target {
         }
         Ok(uri)
     }
+}
+
+/// The literal text of a template, also behind its expressions.
+fn without_tags(source: &str) -> String {
+    let (mut text, mut rest) = (String::new(), source);
+    while let Some((at, close)) = [("{{", "}}"), ("{%", "%}"), ("{#", "#}")]
+        .iter()
+        .filter_map(|(open, close)| Some((rest.find(open)?, close)))
+        .min()
+    {
+        text.push_str(&rest[..at]);
+        rest = rest[at + 2..].split_once(close).map_or("", |(_, behind)| behind);
+    }
+    text + rest
 }
 
 /// What is said of a template, without its source.
@@ -85,12 +111,12 @@ fn check(text: &str) -> Result<Uri, &'static str> {
     Ok(uri)
 }
 
-/// For messages: without the query, which may hold secrets.
+/// For messages: scheme and host. Path and query may hold secrets; of many chat services' webhooks the path is the only one.
 pub(crate) fn shown(uri: &Uri) -> String {
     let (scheme, authority) = (uri.scheme_str().unwrap_or_default(), uri.authority().map_or("", |host| host.as_str()));
     // Never a user name: one got here only from a `location`.
     let host = authority.rsplit('@').next().unwrap_or_default();
-    format!("{scheme}://{host}{}", uri.path())
+    format!("{scheme}://{host}{}", if uri.path().len() > 1 { "/…" } else { "/" })
 }
 
 #[cfg(test)]
@@ -115,6 +141,9 @@ mod tests {
             ("https://example.com/ä", "outside ASCII"),
             ("https://example.com/a\nb", "a control character"),
             ("https://example.com/#a", "has a fragment"),
+            ("https://example.com/{{ a }}#b", "has a fragment"),
+            ("https://example.com/{{ a }} b", "has a space"),
+            ("https://example.com/{% if a %}ä{% endif %}", "outside ASCII"),
             ("https://{{ fullDocument.host }}/", "write the host out"),
             ("https://example.com{{ fullDocument.path }}", "write the host out"),
             ("https://example.com:{{ fullDocument.port }}/", "write the host out"),
@@ -145,10 +174,10 @@ mod tests {
     }
 
     #[test]
-    fn a_message_shows_neither_query_nor_user() {
+    fn a_message_shows_neither_path_nor_query_nor_user() {
         for (uri, expected) in [
-            ("https://example.com/a?token=secret", "https://example.com/a"),
-            ("https://user:secret@example.com:8443/a", "https://example.com:8443/a"),
+            ("https://example.com/a?token=secret", "https://example.com/…"),
+            ("https://user:secret@example.com:8443/a", "https://example.com:8443/…"),
             ("https://example.com", "https://example.com/"),
         ] {
             assert_eq!(shown(&uri.parse().expect(uri)), expected);

@@ -47,6 +47,9 @@ const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// A catch-up stream that the lane cannot read from for this long is given back to others.
 const REST_AFTER: Duration = Duration::from_secs(5);
 
+/// For the plugin of a broadcast output that stops.
+const DISMISS_GRACE: Duration = Duration::from_secs(5);
+
 /// One output at work.
 pub struct Lane {
     config: Config,
@@ -422,6 +425,10 @@ impl Lane {
             error!(output = self.config.name, "output stopped: {reason}; mend the cause and start tailwater again");
         }
         self.stopped = true;
+        // Its clients would wait for ever, and never hear that nothing more will come: an ended connection is something to act on.
+        if self.broadcast.is_some() {
+            self.life.dismiss(DISMISS_GRACE);
+        }
         // Stopped is a state an operator must act on, not one that will pass: readiness does not wait for it.
         self.life.is_awaited_no_more();
     }

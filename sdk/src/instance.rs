@@ -37,6 +37,8 @@ pub(crate) struct Instance<O: Output> {
     /// Kept as text: a `start` that asked for a retry may be called again.
     options_json: String,
     starting: AtomicBool,
+    /// It panicked where that could not be said.
+    broken: AtomicBool,
     output: OnceLock<Arc<O>>,
 }
 
@@ -52,6 +54,7 @@ impl<O: Output> Instance<O> {
             context,
             options_json: options_json.to_owned(),
             starting: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
             output: OnceLock::new(),
         }))
     }
@@ -91,6 +94,10 @@ impl<O: Output> Instance<O> {
             batch.disown();
             return TW_E_INVALID;
         };
+        if self.broken.load(Ordering::Acquire) {
+            batch.finish_failed("the plugin panicked when it was told of its progress");
+            return TW_OK;
+        }
         // The task owns the batch: where it is refused or aborted, dropping the batch completes the token.
         self.context.tasks.spawn(Kind::Delivery, async move {
             match caught(output.deliver(&batch)).await {
@@ -101,11 +108,16 @@ impl<O: Output> Instance<O> {
         TW_OK
     }
 
-    /// Here and now, so that it stays in its place among the deliveries. What it panics with is caught by the caller.
+    /// Here and now, so that it stays in its place among the deliveries. There is no answer in which to say that it panicked: the
+    /// next delivery fails, and the host makes a new instance.
     pub(crate) fn progress(&self, progress: Progress) -> tw_status {
         let Some(output) = self.output.get() else { return TW_E_INVALID };
-        self.context.tasks.enter(|| output.progress(progress));
-        TW_OK
+        let told = catch_unwind(AssertUnwindSafe(|| self.context.tasks.enter(|| output.progress(progress))));
+        let Err(payload) = told else { return TW_OK };
+        // As in `caught`.
+        std::mem::forget(payload);
+        self.broken.store(true, Ordering::Release);
+        TW_E_PANIC
     }
 
     pub(crate) fn stop(&self, deadline: Duration, token: u64) -> tw_status {

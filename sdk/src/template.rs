@@ -47,7 +47,7 @@ impl Template {
     /// Compiles `source`.
     ///
     /// # Errors
-    /// Where it is not a template; a second try cannot help. An unknown filter or function is found here, too.
+    /// Where it is not a template; a second try cannot help. An unknown filter is found here, too.
     pub fn compile(source: &str, escape: Escape) -> Result<Self, TemplateError> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
@@ -66,15 +66,18 @@ impl Template {
         });
         let refused = |error| TemplateError::permanent(format!("compile template {source:?}: {}", words(&error)));
         environment.add_template_owned(NAME, source.to_owned()).map_err(refused)?;
-        // Names of filters, tests and functions are looked up as they are met: tried out on an event without fields, whose absence
-        // is no fault here.
-        let tried = environment
-            .get_template(NAME)
-            .and_then(|template| template.render(Value::from_pairs([] as [(String, Value); 0])));
-        if let Err(error) = tried
-            && matches!(error.kind(), ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction)
-        {
-            return Err(refused(error));
+        // They make HTML, and would switch the escaping of addresses off.
+        environment.remove_filter("escape");
+        environment.remove_filter("e");
+        // Filters are looked up as they are met, which may be in the branch of an `if` that is seldom taken: all are tried now.
+        for filter in filters(source) {
+            let expression = format!("0 | {filter}");
+            let tried = environment.compile_expression(&expression).and_then(|expression| expression.eval(()));
+            if tried.is_err_and(|error| error.kind() == ErrorKind::UnknownFilter) {
+                return Err(TemplateError::permanent(format!(
+                    "compile template {source:?}: there is no filter {filter}"
+                )));
+            }
         }
         let constant = !["{{", "{%", "{#"].iter().any(|mark| source.contains(mark));
         Ok(Self { source: source.to_owned(), environment, constant })
@@ -184,6 +187,33 @@ impl From<TemplateError> for crate::Error {
     }
 }
 
+/// The names behind each `|` inside a tag and outside quotes.
+fn filters(source: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    let (mut in_tag, mut quote) = (false, None);
+    let mut rest = source;
+    while let Some(c) = rest.chars().next() {
+        let two = rest.get(..2).unwrap_or_default();
+        rest = &rest[c.len_utf8()..];
+        match quote {
+            Some(_) if c == '\\' => rest = rest.strip_prefix(|_: char| true).unwrap_or_default(),
+            Some(open) if c == open => quote = None,
+            Some(_) => {}
+            None if !in_tag => in_tag = matches!(two, "{{" | "{%"),
+            None if matches!(two, "}}" | "%}") => in_tag = false,
+            None if matches!(c, '"' | '\'') => quote = Some(c),
+            None if c == '|' => {
+                let name = rest.trim_start_matches([' ', '\t', '\n', '\r']);
+                let end = name.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(name.len());
+                names.push(&name[..end]);
+            }
+            None => {}
+        }
+    }
+    names.retain(|name| !name.is_empty());
+    names
+}
+
 fn scalar(value: &Value) -> Result<String, minijinja::Error> {
     use minijinja::value::ValueKind::{Bool, Number, String};
     match value.kind() {
@@ -287,12 +317,27 @@ mod tests {
             "{{ a b }}",
             "{% if a %}",
             "{{ a | nothing }}",
+            "{{ fullDocument.city | nothing }}",
+            "{% if operationType == 'insert' %}{{ ns.coll | upper | nothing }}{% endif %}",
+            "{{ a | e }}",
             "{% macro a() %}{% endmacro %}",
             "{% include 'a' %}",
         ] {
             let error = Template::compile(source, Escape::None).expect_err(source).to_string();
             let start = format!("compile template {source:?}: ");
             assert!(error.starts_with(&start) && error.len() > start.len(), "{error}");
+        }
+    }
+
+    #[test]
+    fn filters_are_the_names_behind_bars_in_tags() {
+        for (source, names) in [
+            ("a | b", vec![]),
+            ("{{ a|b }} | c {{ d | e(1) |f }}", vec!["b", "e", "f"]),
+            (r#"{{ "x | y" | z }}{{ 'a\' | b' | c }}"#, vec!["z", "c"]),
+            ("{% if a | b %}|{% endif %}ü{{ a |", vec!["b"]),
+        ] {
+            assert_eq!(filters(source), names, "{source}");
         }
     }
 

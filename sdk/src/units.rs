@@ -54,6 +54,10 @@ impl Size {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_millis();
+        if millis == 0 {
+            // Every unit divides it; nobody writes zero days.
+            return f.write_str("0s");
+        }
         let divides = |unit: &&(&str, u64)| millis.is_multiple_of(u128::from(unit.1));
         let (unit, factor) = SPAN_UNITS.iter().rev().find(divides).unwrap_or(&SPAN_UNITS[0]);
         write!(f, "{}{unit}", millis / u128::from(*factor))
@@ -116,7 +120,7 @@ impl JsonSchema for Span {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$" })
+        json_schema!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$", "examples": ["500ms", "15s", "1h"] })
     }
 }
 
@@ -130,7 +134,7 @@ impl JsonSchema for Size {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB|KB|MB|GB)$" })
+        json_schema!({ "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB|KB|MB|GB)$", "examples": ["64KiB", "1MiB"] })
     }
 }
 
@@ -149,7 +153,7 @@ mod tests {
             ("120s", 120_000, "2m"),
             ("36h", 129_600_000, "36h"),
             ("30d", 2_592_000_000, "30d"),
-            ("0s", 0, "0d"),
+            ("0s", 0, "0s"),
         ] {
             let span: Span = serde_json::from_value(json!(text)).expect(text);
             assert_eq!(span, Span::from_millis(millis), "{text}");

@@ -295,9 +295,11 @@ fn a_broadcast_asks_for_history_and_is_told_how_far_its_stream_has_come() {
     assert_eq!(harness.wanted_history(), Duration::from_millis(1_500));
     let progress = |reached| Progress { complete_from: 1, live_from: 2, reached };
     harness.progress(progress(3));
-    // Its panic stays on its side, and the output goes on.
-    harness.progress(progress(13));
     harness.progress(progress(4));
     let told = format!("{:?}", [progress(3), progress(4)]);
     assert_eq!(harness.deliver(vec![event()]).verdicts, [Verdict::Retry { after: None, reason: told }]);
+    // A panic stays on its side; the next delivery asks for a new instance.
+    harness.progress(progress(13));
+    let outcome = harness.deliver(vec![event()]);
+    assert!(matches!(outcome.verdicts[..], [Verdict::Failed { .. }]), "{outcome:?}");
 }

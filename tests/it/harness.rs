@@ -1,15 +1,22 @@
 //! What every integration test stands on: a real mongod, the real daemon, and waiting for a condition.
 
+pub mod browser;
 pub mod daemon;
+pub mod event_source;
 pub mod lines;
 pub mod mongod;
+pub mod page;
 
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+pub use self::browser::Browser;
 pub use self::daemon::Daemon;
+pub use self::event_source::EventSource;
 pub use self::lines::Lines;
 pub use self::mongod::Mongod;
+pub use self::page::Seen;
 
 /// Waits until `condition` holds. Panics with `what` when it does not within `deadline`.
 pub async fn eventually(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
@@ -18,6 +25,20 @@ pub async fn eventually(what: &str, deadline: Duration, mut condition: impl FnMu
         assert!(started.elapsed() < deadline, "not within {deadline:?}: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// A port to listen on that stays free while nothing listens there: below those that the system gives to connections. With one
+/// of those, a browser that tries again and again could meet itself.
+pub fn fixed_port() -> u16 {
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let mut ports = (0..100).map(|_| rand::random_range(15_000..32_000));
+    ports.find(free).expect("a free port in 100 attempts")
+}
+
+/// A port of 127.0.0.1 that nobody listens on now.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind a free port");
+    listener.local_addr().expect("bound address").port()
 }
 
 /// The folder of the test executable: cargo puts the plugins' libraries there, because the package depends on them.

@@ -81,6 +81,15 @@ fn config_toml_is_right_and_shows_the_defaults() {
 }
 
 #[test]
+fn the_first_screen_of_the_readme_is_what_a_newcomer_needs() {
+    let text = read("README.md");
+    let screen = text.lines().take(60).collect::<Vec<_>>().join("\n");
+    for wanted in ["```toml", "cargo xtask demo", "cargo xtask test", "## Guarantees"] {
+        assert!(screen.contains(wanted), "README.md does not begin with {wanted}");
+    }
+}
+
+#[test]
 fn config_toml_names_every_key() {
     let text = read("config.toml");
     let keys = [
@@ -179,7 +188,9 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
 
 /// The names that `struct`, `enum`, `trait`, `type` and `union` introduce.
 fn type_names(text: &str) -> Vec<String> {
-    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    // An associated type has the name that its trait gave it.
+    let associated = |line: &str| line.starts_with(' ') && line.trim_start().starts_with("type ");
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//") && !associated(line));
     let words: Vec<&str> = code.flat_map(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_')).collect();
     let introduces = |word: &str| ["struct", "enum", "trait", "type", "union"].contains(&word);
     words.windows(2).filter(|pair| introduces(pair[0])).map(|pair| pair[1].to_owned()).collect()

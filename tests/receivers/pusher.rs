@@ -1,40 +1,28 @@
 //! A strict receiver for tests: takes what Pusher's HTTP API takes, over real TCP, remembers it, and notes every broken rule.
 //!
-//! It depends on std, `serde_json`, `md-5` and `sha2` only; a test includes it by `#[path]`. Besides the rules of one request
-//! it checks that no two requests are open at once on one channel: open is from the last byte of the request to the moment
-//! before the first byte of its answer.
+//! It depends on std, `serde_json`, `md-5` and `sha2` only; a test includes it and `http.rs` by `#[path]`. Besides the rules of
+//! one request it checks that no two requests are open at once on one channel: open is from the last byte of the request to the
+//! moment before the first byte of its answer.
 #![allow(dead_code)] // each test uses the part it needs
 
 #[path = "pusher_rules.rs"]
 pub mod rules;
 
 use std::{
-    collections::HashMap,
-    io::{self, BufRead, BufReader, Write},
-    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
+    collections::{HashMap, HashSet},
+    sync::{Arc, Condvar, Mutex},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use super::http::{self, Answer, PATIENCE, Server, lock};
 pub use rules::{App, Call, Checked, Entry, Refusal};
-
-/// How long a test waits for anything before it has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The answer to a request that keeps the rules.
 #[derive(Debug, Clone)]
 pub struct Reply {
-    status: u16,
-    headers: Vec<(&'static str, String)>,
-    body: String,
+    answer: Answer,
     /// Entries that the subscribers get although the status is not 2xx.
     sent_on: usize,
-    /// No answer: the connection is closed.
-    cut: bool,
 }
 
 impl Reply {
@@ -45,21 +33,23 @@ impl Reply {
 
     /// Takes nothing, unless `status` is 2xx.
     pub fn status(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: "{}".to_owned(), sent_on: 0, cut: false }
+        Self { answer: Answer { status, headers: Vec::new(), body: "{}".to_owned(), cut: false }, sent_on: 0 }
     }
 
     /// Takes everything and closes the connection instead of saying so.
     pub fn cut() -> Self {
-        Self { cut: true, ..Self::ok() }
+        let mut reply = Self::ok();
+        reply.answer.cut = true;
+        reply
     }
 
     pub fn header(mut self, name: &'static str, value: impl ToString) -> Self {
-        self.headers.push((name, value.to_string()));
+        self.answer.headers.push((name, value.to_string()));
         self
     }
 
     pub fn body(mut self, body: impl Into<String>) -> Self {
-        self.body = body.into();
+        self.answer.body = body.into();
         self
     }
 
@@ -96,6 +86,8 @@ pub struct Accepted {
 pub struct Record {
     pub requests: Vec<Request>,
     pub accepted: Vec<Accepted>,
+    /// Numbers of the requests that were accepted without an answer.
+    pub cut: HashSet<usize>,
     /// Broken rules. A test ends with a look that there are none.
     pub violations: Vec<String>,
     /// Requests that wait for their answer.
@@ -119,37 +111,30 @@ struct Shared {
     answering: Mutex<Answering>,
     record: Mutex<Record>,
     changed: Condvar,
-    /// Open connections, to cut them.
-    connections: Mutex<Vec<TcpStream>>,
-    stopping: AtomicBool,
 }
 
 /// A server for one app on a free port of 127.0.0.1. Ends when it is dropped.
 pub struct Receiver {
     shared: Arc<Shared>,
-    port: u16,
-    listening: Option<JoinHandle<()>>,
+    server: Server,
 }
 
 impl Receiver {
     /// Listens, and takes everything that keeps the rules.
     pub fn start(app: App) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let port = listener.local_addr().expect("an address").port();
         let shared = Arc::new(Shared {
             app,
             answering: Mutex::new(Arc::new(|_| Reply::ok())),
             record: Mutex::default(),
             changed: Condvar::new(),
-            connections: Mutex::default(),
-            stopping: AtomicBool::new(false),
         });
-        let listening = Some(listen(listener, shared.clone()));
-        Self { shared, port, listening }
+        let taking = shared.clone();
+        let server = Server::start(move |call| taking.take(&call).answer);
+        Self { shared, server }
     }
 
     pub fn port(&self) -> u16 {
-        self.port
+        self.server.port()
     }
 
     /// Asked for every request that keeps the rules, on the thread of its connection: it may wait, which keeps the request open.
@@ -160,6 +145,11 @@ impl Receiver {
     /// A copy of all that has happened.
     pub fn record(&self) -> Record {
         lock(&self.shared.record).clone()
+    }
+
+    /// A look at all that has happened.
+    pub fn look<T>(&self, look: impl FnOnce(&Record) -> T) -> T {
+        look(&lock(&self.shared.record))
     }
 
     /// Waits until what has happened is as wanted, and gives a copy of it.
@@ -188,74 +178,13 @@ impl Receiver {
 
     /// An outage: nobody listens, and open connections are cut. What was accepted stays in the record.
     pub fn stop(&mut self) {
-        let Some(listening) = self.listening.take() else { return };
-        self.shared.stopping.store(true, Ordering::SeqCst);
-        // Wakes the thread that accepts.
-        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
-        listening.join().expect("the listening thread ends well");
-        for connection in lock(&self.shared.connections).drain(..) {
-            let _ = connection.shutdown(Shutdown::Both);
-        }
+        self.server.stop();
     }
 
     /// The end of the outage: listens on the same port.
     pub fn start_again(&mut self) {
-        assert!(self.listening.is_none(), "it was stopped");
-        let deadline = Instant::now() + PATIENCE;
-        // Another program's outgoing connection may have the port for a moment.
-        let listener = loop {
-            match TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)) {
-                Ok(listener) => break listener,
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
-                    thread::yield_now()
-                }
-                Err(error) => panic!("listen on port {} again: {error}", self.port),
-            }
-        };
-        self.shared.stopping.store(false, Ordering::SeqCst);
-        self.listening = Some(listen(listener, self.shared.clone()));
+        self.server.start_again();
     }
-}
-
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
-fn listen(listener: TcpListener, shared: Arc<Shared>) -> JoinHandle<()> {
-    thread::spawn(move || {
-        for connection in listener.incoming() {
-            if shared.stopping.load(Ordering::SeqCst) {
-                return;
-            }
-            let Ok(connection) = connection else { continue };
-            let Ok(copy) = connection.try_clone() else { continue };
-            lock(&shared.connections).push(copy);
-            let shared = shared.clone();
-            thread::spawn(move || serve(connection, &shared));
-        }
-    })
-}
-
-/// Request after request, until the other side or this one closes.
-fn serve(connection: TcpStream, shared: &Shared) {
-    let (Ok(mut writing), Ok(peer)) = (connection.try_clone(), connection.peer_addr()) else { return };
-    // An answer is head and body at once: waiting for more would only delay it.
-    let _ = writing.set_nodelay(true);
-    let mut reading = BufReader::new(connection);
-    while let Ok(Some(call)) = read_call(&mut reading) {
-        let reply = shared.take(&call);
-        if reply.cut || write_reply(&mut writing, &reply).is_err() {
-            break;
-        }
-    }
-    let _ = writing.shutdown(Shutdown::Both);
-    lock(&shared.connections).retain(|other| other.peer_addr().is_ok_and(|address| address != peer));
 }
 
 impl Shared {
@@ -268,8 +197,9 @@ impl Shared {
         };
         let answering = lock(&self.answering).clone();
         let reply = answering(&request);
-        let taken = if (200..300).contains(&reply.status) { request.checked.entries.len() } else { reply.sent_on };
-        self.close(&request, taken);
+        let taken =
+            if (200..300).contains(&reply.answer.status) { request.checked.entries.len() } else { reply.sent_on };
+        self.close(&request, taken, reply.answer.cut);
         reply
     }
 
@@ -289,8 +219,11 @@ impl Shared {
         request
     }
 
-    fn close(&self, request: &Request, taken: usize) {
+    fn close(&self, request: &Request, taken: usize, cut: bool) {
         let mut record = lock(&self.record);
+        if cut {
+            record.cut.insert(request.number);
+        }
         for channel in request.channels() {
             if record.open_channels.get(channel) == Some(&request.number) {
                 record.open_channels.remove(channel);
@@ -322,35 +255,4 @@ impl Request {
         channels.dedup();
         channels
     }
-}
-
-/// `None` at the end of the connection.
-fn read_call(reading: &mut impl BufRead) -> io::Result<Option<Call>> {
-    let mut line = String::new();
-    if reading.read_line(&mut line)? == 0 {
-        return Ok(None);
-    }
-    let mut words = line.split_whitespace().map(str::to_owned);
-    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let mut call = Call { method, target, ..Call::default() };
-    loop {
-        let mut line = String::new();
-        reading.read_line(&mut line)?;
-        let Some((name, value)) = line.trim_end().split_once(':') else { break };
-        call.headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
-    }
-    let length = call.headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
-    call.body = vec![0; length];
-    reading.read_exact(&mut call.body)?;
-    Ok(Some(call))
-}
-
-fn write_reply(writing: &mut TcpStream, reply: &Reply) -> io::Result<()> {
-    let mut text = format!("HTTP/1.1 {} Status\r\ncontent-length: {}\r\n", reply.status, reply.body.len());
-    for (name, value) in &reply.headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
-    }
-    text.push_str("\r\n");
-    text.push_str(&reply.body);
-    writing.write_all(text.as_bytes())
 }

@@ -6,6 +6,8 @@ use md5::{Digest, Md5};
 use serde_json::Value;
 use sha2::Sha256;
 
+pub use super::http::Call;
+
 /// Seconds that a request's time may be off.
 const CLOCK_SECONDS_MAX: u64 = 600;
 const CHANNELS_MAX: usize = 100;
@@ -23,17 +25,6 @@ pub struct App {
     pub id: String,
     pub key: String,
     pub secret: String,
-}
-
-/// One HTTP request, whole.
-#[derive(Debug, Clone, Default)]
-pub struct Call {
-    pub method: String,
-    /// Path and query.
-    pub target: String,
-    /// Names in lower case.
-    pub headers: BTreeMap<String, String>,
-    pub body: Vec<u8>,
 }
 
 /// What one channel gets.

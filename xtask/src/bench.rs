@@ -1,13 +1,11 @@
 //! `cargo xtask bench`: builds what is measured and its references, then lets `tailwater-bench` measure.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use clap::Subcommand;
 
-use crate::{cargo, mongod, progress, target_folder, workspace};
+use crate::{cargo, mongod, progress, target_folder, tools, workspace};
 
 const PYMONGO: &str = "pymongo==4.20.0";
 
@@ -69,7 +67,7 @@ pub fn run(bench: Bench) -> Result<()> {
         Bench::Tail { events, .. } => {
             let events = if quick { 20_000 } else { events };
             command.args(["--events", &events.to_string()]);
-            match python_with_pymongo(&target.join("tools")) {
+            match tools::python_with(PYMONGO, "pymongo") {
                 Ok(python) => {
                     command.arg("--python").arg(python);
                 }
@@ -93,33 +91,5 @@ fn build() -> Result<()> {
     let mut cargo = cargo();
     cargo.args(["build", "--release", "--locked"]).args(packages.iter().flat_map(|name| ["-p", name]));
     ensure!(cargo.status().context("start cargo build")?.success(), "cargo build --release failed");
-    Ok(())
-}
-
-/// A virtual environment with the pinned PyMongo, made once.
-fn python_with_pymongo(tools: &Path) -> Result<PathBuf> {
-    let folder = tools.join(PYMONGO.replace("==", "-"));
-    let python = folder.join("bin/python");
-    let usable = |python: &Path| {
-        let mut command = Command::new(python);
-        command.args(["-c", "import pymongo"]).stdout(Stdio::null()).stderr(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    };
-    if usable(&python) {
-        return Ok(python);
-    }
-    fs::create_dir_all(tools).with_context(|| format!("create {}", tools.display()))?;
-    progress(&format!("install {PYMONGO} into {} (once)", folder.display()));
-    let needs = "it needs python3 with venv (Debian, Ubuntu: apt-get install python3-venv)";
-    quietly(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder)).context(needs)?;
-    quietly(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", PYMONGO]))?;
-    ensure!(usable(&python), "{} cannot import pymongo", python.display());
-    Ok(python)
-}
-
-fn quietly(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("start {command:?}"))?;
-    let error = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{command:?} failed: {}", error.lines().last().unwrap_or_default());
     Ok(())
 }

@@ -1,12 +1,15 @@
-//! The project's own commands. `cargo xtask test` gets what the tests need and runs all of them; `cargo xtask bench` measures.
+//! The project's own commands. `cargo xtask demo` shows Tailwater at work, `cargo xtask test` gets what the tests need and
+//! runs all of them, `cargo xtask bench` measures.
 
 mod bench;
+mod demo;
 mod mongod;
 mod tests;
+mod tools;
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::process::Command as Process;
+use std::process::{Command as Process, ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -19,7 +22,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Get what the tests need (mongod, compilers for C and C++) and run all of them
+    /// Watch a shop's orders arrive in a browser: a throw-away MongoDB, Tailwater with three outputs, and a page
+    Demo(demo::Demo),
+    /// Get what the tests need (mongod, compilers for C and C++, Chromium) and run all of them
     Test {
         /// Run only the tests whose name contains this
         #[arg(long)]
@@ -32,8 +37,19 @@ enum Command {
     Mongod,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            progress(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Demo(demo) => demo::run(&demo),
         Command::Test { filter } => tests::run(filter.as_deref()),
         Command::Bench(bench) => bench::run(bench),
         Command::Mongod => {
@@ -53,9 +69,9 @@ fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_owned()
 }
 
-/// Where cargo builds to.
+/// Where cargo builds to. A relative folder begins where [`cargo`] is started.
 fn target_folder() -> PathBuf {
-    env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+    workspace().join(env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }
 
 /// The cargo that started this, in the workspace and as if typed by hand: the variables it sets for a program that it runs make

@@ -31,6 +31,7 @@ pub fn run(config: Config) -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
+    raise_file_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tailwater").build() {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -44,6 +45,16 @@ pub fn run(config: Config) -> ExitCode {
             error!("{message}");
             end_process(1)
         }
+    }
+}
+
+/// As many open files as the system allows: the soft limit is for programs that use `select`, and each client of an output is one.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // Where it is refused the old limit stays, and an output that needs more says so.
+    if current != maximum && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_err() {
+        warn!("the limit of open files could not be raised from {current:?} to {maximum:?}");
     }
 }
 

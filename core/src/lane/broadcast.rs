@@ -36,7 +36,8 @@ impl Broadcast {
 
     /// What the plugin is to be told now, if anything, where all up to `low_water` is settled.
     pub fn due(&mut self, low_water: &Place, now: Instant) -> Option<Progress> {
-        let reached = begins_behind(low_water);
+        // The events of the place's own time are not all behind it: a mark stands before them, a transaction has several.
+        let reached = low_water.time();
         let due = match self.told {
             None => true,
             // The end of the history is news that nobody should wait a second for.
@@ -47,16 +48,17 @@ impl Broadcast {
             return None;
         }
         self.told = Some((now, reached));
-        let complete_from = *self.complete_from.get_or_insert(reached);
+        let complete_from = *self.complete_from.get_or_insert_with(|| complete_behind(low_water));
         Some(Progress { complete_from, live_from: self.live_from, reached })
     }
 }
 
-/// The first time of which nothing is behind the place.
-fn begins_behind(place: &Place) -> Timestamp64 {
+/// The first time of which all events are still to come at the place.
+fn complete_behind(place: &Place) -> Timestamp64 {
     match place {
         Place::From(time) => *time,
-        // The events of one time are not all behind it.
+        Place::After(token) if !token.is_event() => token.position().time,
+        // Some of the events of its time are not.
         Place::After(_) | Place::AfterId(_) => Timestamp64(place.time().0.saturating_add(1)),
     }
 }
@@ -64,7 +66,7 @@ fn begins_behind(place: &Place) -> Timestamp64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::fixture::{token, token_data};
+    use crate::event::fixture::{mark_data, token, token_data};
 
     fn after(seconds: u32) -> Place {
         Place::After(token(&token_data(seconds, 0, 0)))
@@ -83,8 +85,8 @@ mod tests {
         let expected = Progress { complete_from: time(50, 0), live_from: time(100, 0), reached: time(50, 0) };
         assert_eq!(first, expected);
         assert_eq!(broadcast.due(&after(60), at(10)), None, "too soon");
-        assert_eq!(broadcast.due(&after(70), at(1_000)), Some(Progress { reached: time(70, 1), ..expected }));
-        assert_eq!(broadcast.due(&after(100), at(1_001)), Some(Progress { reached: time(100, 1), ..expected }));
+        assert_eq!(broadcast.due(&after(70), at(1_000)), Some(Progress { reached: time(70, 0), ..expected }));
+        assert_eq!(broadcast.due(&after(100), at(1_001)), Some(Progress { reached: time(100, 0), ..expected }));
         assert_eq!(broadcast.due(&after(101), at(1_002)), None);
         assert_eq!(broadcast.due(&after(100), at(9_000)), None, "no further than before");
     }
@@ -96,6 +98,21 @@ mod tests {
         broadcast.due(&Place::From(time(50, 0)), now);
         broadcast.instance_is_new();
         let told = broadcast.due(&after(120), now).expect("at once");
-        assert_eq!(told, Progress { complete_from: time(120, 1), live_from: time(100, 0), reached: time(120, 1) });
+        assert_eq!(told, Progress { complete_from: time(120, 1), live_from: time(100, 0), reached: time(120, 0) });
+    }
+
+    #[test]
+    fn a_mark_is_before_the_events_of_its_time() {
+        // What mongod says first on a stream that it opens at this time: an event of the very same time may come next.
+        let mark = Place::After(token(&mark_data(100, 7)));
+        let told = Broadcast::new(time(100, 7)).due(&mark, Instant::now()).expect("at once");
+        assert_eq!(told, Progress { complete_from: time(100, 7), live_from: time(100, 7), reached: time(100, 7) });
+    }
+
+    #[test]
+    fn inside_a_transaction_its_time_is_not_reached_over() {
+        let operation = Place::After(token(&token_data(100, 7, 2)));
+        let told = Broadcast::new(time(90, 0)).due(&operation, Instant::now()).expect("at once");
+        assert_eq!((told.complete_from, told.reached), (time(100, 8), time(100, 7)));
     }
 }

@@ -127,6 +127,13 @@ impl Life {
         Ok(self.down(None))
     }
 
+    /// Stops the instance for good, in the background: it may take until `grace` to say goodbye to its clients.
+    pub fn dismiss(&mut self, grace: Duration) {
+        if let State::Up(instance) = std::mem::replace(&mut self.state, State::Off) {
+            tokio::spawn(instance.stop(grace));
+        }
+    }
+
     /// Gives the instance up for good.
     pub fn give_up(&mut self) {
         if let State::Up(instance) = std::mem::replace(&mut self.state, State::Off) {

@@ -18,6 +18,9 @@ use crate::source::token::Timestamp64;
 /// Outputs this close to the newest one share its stream from the start; those further behind begin in catch-up.
 const TOGETHER: Duration = Duration::from_secs(30);
 
+/// A history is proved to be there for this much more than it is to have, and an eighth of it.
+const PROOF_SECONDS: u32 = 10;
+
 /// Where an output begins.
 pub(super) struct FirstPlace {
     /// What is still to come begins here.
@@ -63,21 +66,29 @@ pub(super) async fn go_back(
     stream: &StreamOptions,
     deployment: &Deployment,
 ) -> Result<(), PipelineError> {
-    let mut seconds = u32::try_from(wanted.as_secs()).unwrap_or(u32::MAX);
-    while seconds > 0 {
-        // Not before the first second: a stream cannot be opened at time zero.
+    // Not before the first second: a stream cannot be opened at time zero.
+    let ago = |seconds| {
         let from = deployment.now.seconds().saturating_sub(seconds).max(1);
-        let place = Place::From(Timestamp64(u64::from(from) << 32));
-        match ChangeStream::open(stream.clone(), place.clone()).await {
+        Place::From(Timestamp64(u64::from(from) << 32))
+    };
+    let mut seconds = u32::try_from(wanted.as_secs_f64().ceil() as u64).unwrap_or(u32::MAX);
+    while seconds > 0 {
+        // Proved a little further back than where it begins: the oplog moves on until the lane opens its own stream there.
+        let proof = ago(seconds.saturating_add(seconds / 8).saturating_add(PROOF_SECONDS));
+        match ChangeStream::open(stream.clone(), proof.clone()).await {
             Ok(_) => {
-                info!(output = output.config.name, %place, "broadcast: history first");
-                first.place = place;
+                first.place = ago(seconds);
+                info!(output = output.config.name, place = %first.place, "broadcast: history first");
                 return Ok(());
             }
             Err(error @ SourceError::HistoryLost { .. }) => {
-                // Halved, because the oplog's own first entry is nothing a user of two roles may read.
+                // Halved, because the oplog's own first entry is nothing that a user of change streams may read.
                 seconds /= 2;
-                info!(output = output.config.name, ?wanted, "the oplog does not reach back to {place}: {error}");
+                info!(
+                    output = output.config.name,
+                    ?wanted,
+                    "less history: the oplog does not reach back to {proof}: {error}"
+                );
             }
             Err(error) => return Err(error.into()),
         }

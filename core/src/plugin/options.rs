@@ -31,9 +31,20 @@ fn describe(error: &jsonschema::ValidationError<'_>, schema: &Value) -> String {
         ValidationErrorKind::Required { property } => {
             format!("{path}.{} is required", property.as_str().unwrap_or_default())
         }
+        // People read examples, not regular expressions.
+        ValidationErrorKind::Pattern { .. } if !examples(error, schema).is_empty() => {
+            format!("{path}: value is not of the form {}", examples(error, schema).join(" or "))
+        }
         // Masked: options hold secrets that were expanded from the environment, and this text goes to the log.
         _ => format!("{path}: {}", error.masked()),
     }
+}
+
+/// The examples that the schema has beside the keyword that failed.
+fn examples(error: &jsonschema::ValidationError<'_>, schema: &Value) -> Vec<String> {
+    let parent = error.schema_path().as_str().rsplit_once('/').map_or("", |(parent, _)| parent);
+    let examples = schema.pointer(parent).and_then(|node| node.get("examples")).and_then(Value::as_array);
+    examples.into_iter().flatten().map(Value::to_string).collect()
 }
 
 fn unknown(path: &str, key: &str, known: &[String]) -> String {
@@ -89,6 +100,7 @@ mod tests {
             "required": ["path"],
             "properties": {
                 "path": { "type": "string" },
+                "wait": { "type": "string", "pattern": "^[0-9]+s$", "examples": ["5s", "10s"] },
                 "retry": { "$ref": "#/$defs/retry" },
                 "hosts": { "type": "array", "items": { "type": "string" } }
             },
@@ -100,7 +112,8 @@ mod tests {
             (json!({ "path": 5 }), r#"options.path: value is not of type "string""#),
             (json!({}), "options.path is required"),
             (json!({ "path": "a", "hosst": [] }), r#"options.hosst: unknown option, did you mean "hosts"?"#),
-            (json!({ "path": "a", "zzz": 1 }), "options.zzz: unknown option, there are hosts, path, retry"),
+            (json!({ "path": "a", "wait": "5" }), r#"options.wait: value is not of the form "5s" or "10s""#),
+            (json!({ "path": "a", "zzz": 1 }), "options.zzz: unknown option, there are hosts, path, retry, wait"),
             (json!({ "path": "a", "hosts": ["b", 1] }), r#"options.hosts[1]: value is not of type "string""#),
             (
                 json!({ "path": "a", "retry": { "aftr": 1 } }),

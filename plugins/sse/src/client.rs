@@ -8,7 +8,12 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use tailwater_sdk::tokio::sync::Notify;
 
+use crate::frame;
 use crate::history::{Behind, Entry};
+use crate::id::Place;
+
+/// Entries of the history that are looked at in one go, whether they are for the client or not: meanwhile nobody else is served.
+const LOOK_MAX: usize = 1000;
 
 /// Frames that wait are put together up to here: one write for many events costs a tenth of a write for each.
 const WRITE_BYTES_MAX: usize = 64 << 10;
@@ -40,9 +45,9 @@ pub enum Mode {
 pub enum End {
     /// The output stops; what waits is still sent.
     Drained,
-    /// It took too little: what waits is lost to it until it comes back with its id.
-    Overflow,
-    /// The history went past it while it was given it.
+    /// Its queue was full and it took nothing for too long. It may come back with its id.
+    Stalled,
+    /// It reads, but more slowly than the history forgets.
     Outrun,
 }
 
@@ -57,6 +62,17 @@ pub enum Next {
     Nothing,
     /// It is over.
     End(End),
+}
+
+/// What became of an event for one client.
+#[derive(Debug)]
+pub enum Offered {
+    /// It waits to be sent; the connection may have to be woken.
+    Taken(Option<Waker>),
+    /// The queue is full: the client is given it from the history.
+    Later,
+    /// Not for this client, or not now.
+    No,
 }
 
 /// What one client's queue holds.
@@ -74,6 +90,8 @@ pub struct Queue {
     waker: Option<Waker>,
     /// When it was last given something.
     sent_at: Instant,
+    /// When its connection last asked for more, or had reason to.
+    asked_at: Instant,
 }
 
 impl Client {
@@ -88,6 +106,7 @@ impl Client {
             end: None,
             waker: None,
             sent_at: Instant::now(),
+            asked_at: Instant::now(),
         };
         Client { key, topics, queue: Mutex::new(queue), cut }
     }
@@ -118,6 +137,7 @@ pub fn wake(waker: Option<Waker>) {
 impl Queue {
     /// What there is to send; `waker` is woken when there is more.
     pub fn next(&mut self, waker: &Waker, now: Instant) -> Next {
+        self.asked_at = now;
         if let Some(end) = self.end.filter(|end| *end != End::Drained || self.frames.is_empty()) {
             return Next::End(end);
         }
@@ -169,32 +189,41 @@ impl Queue {
         self.waker.take()
     }
 
-    /// Offers an event to a live client that wants its topics. `Err` where the queue would hold more than `bytes_max`; one frame
-    /// always fits.
-    pub fn offer(&mut self, seq: u64, entry: &Entry, bytes_max: usize) -> Result<Option<Waker>, ()> {
+    /// Offers an event to a live client that wants its topics. Where the queue would hold more than `bytes_max` the client goes on
+    /// in the history, which costs no memory: a burst of events is nothing to cut anyone off for. One frame always fits.
+    pub fn offer(&mut self, seq: u64, entry: &Entry, bytes_max: usize, now: Instant) -> Offered {
         if self.mode != Mode::Live || self.offered == seq || self.end.is_some() || !self.wants(entry) {
-            return Ok(None);
+            return Offered::No;
         }
         self.offered = seq;
         if !self.frames.is_empty() && self.bytes + entry.frame.len() > bytes_max {
-            return Err(());
+            self.mode = Mode::Replaying(seq);
+            self.asked_at = now;
+            return Offered::Later;
         }
-        Ok(self.put(entry.frame.clone()))
+        Offered::Taken(self.put(entry.frame.clone()))
     }
 
-    /// Puts in as much of the history as is worth one write; the client is live when that was all.
+    /// True for a client that there is more for, in the history, and whose connection has not asked for it since `before`: it reads
+    /// nothing.
+    pub fn is_stalled(&self, before: Instant) -> bool {
+        self.end.is_none() && matches!(self.mode, Mode::Replaying(_)) && self.asked_at <= before
+    }
+
+    /// Puts in as much of the history as is worth one write; the client is live when that was all. Where nothing was found yet it asks
+    /// again.
     pub fn replay<'a>(&mut self, topics: &[Arc<str>], from: u64, entries: impl Iterator<Item = &'a Arc<Entry>>) {
+        self.mode = Mode::Live;
         for (seq, entry) in (from..).zip(entries) {
-            if self.bytes >= WRITE_BYTES_MAX {
+            if self.bytes >= WRITE_BYTES_MAX || seq - from >= LOOK_MAX as u64 {
                 self.mode = Mode::Replaying(seq);
-                return;
+                break;
             }
             if entry.is_about(topics) && self.wants(entry) {
                 self.bytes += entry.frame.len();
                 self.frames.push_back(entry.frame.clone());
             }
         }
-        self.mode = Mode::Live;
     }
 
     fn wants(&mut self, entry: &Entry) -> bool {
@@ -212,11 +241,17 @@ impl Queue {
         self.waker.take()
     }
 
-    /// A client that has nothing to read since `before` gets `frame`.
-    pub fn keep_alive(&mut self, before: Instant, frame: &Bytes) -> Option<Waker> {
+    /// A client that has nothing to read since `before` gets a comment; `here`, a place with its frame, where it is as far as that.
+    pub fn keep_alive(&mut self, before: Instant, here: Option<&(Place, Bytes)>) -> Option<Waker> {
         // One whose queue is not empty is being written to, or does not read: more would not help either.
-        let quiet = self.frames.is_empty() && self.sent_at <= before && self.waker.is_some();
-        if quiet { self.put(frame.clone()) } else { None }
+        if !self.frames.is_empty() || self.sent_at > before || self.waker.is_none() {
+            return None;
+        }
+        // One whose id is ahead of the stream must not fall back behind it.
+        let behind = self.behind;
+        let has_all = |place| self.mode == Mode::Live && behind.is_none_or(|behind| behind.is_over_at(place));
+        let frame = here.filter(|(place, _)| has_all(*place)).map_or(frame::COMMENT, |(_, frame)| frame.clone());
+        self.put(frame)
     }
 
     fn end(&mut self, end: End) -> Option<Waker> {
@@ -252,31 +287,43 @@ mod tests {
         (queue.bytes, queue.frames.capacity())
     }
 
+    /// Whether it waits to be sent now.
+    fn offer(client: &Client, seq: u64, entry: &Entry, bytes_max: usize) -> bool {
+        matches!(client.queue().offer(seq, entry, bytes_max, Instant::now()), Offered::Taken(_))
+    }
+
     #[test]
     fn what_waits_leaves_in_one_write_and_an_idle_client_keeps_nothing() {
         let client = client(Mode::Live);
         for seq in 0..3 {
-            assert!(client.queue().offer(seq, &entry(seq, 4), 100).is_ok());
+            assert!(offer(&client, seq, &entry(seq, 4), 100));
         }
         assert_eq!(next(&client), Next::Frames("hixxxxxxxxxxxx".into()));
         assert_eq!(held(&client), (0, 0));
         assert_eq!(next(&client), Next::Nothing);
         // A frame alone is shared, not copied.
         let large = entry(9, WRITE_BYTES_MAX);
-        assert!(client.queue().offer(9, &large, 1).is_ok(), "one frame always fits");
+        assert!(offer(&client, 9, &large, 1), "one frame always fits");
         let Next::Frames(sent) = next(&client) else { panic!("frames") };
         assert_eq!(sent.as_ptr(), large.frame.as_ptr());
     }
 
     #[test]
-    fn a_client_that_takes_too_little_is_cut() {
+    fn a_full_queue_goes_on_in_the_history_and_a_client_that_takes_nothing_is_stalled() {
         let client = client(Mode::Live);
-        assert!(client.queue().offer(0, &entry(0, 60), 100).is_ok());
-        assert!(client.queue().offer(1, &entry(1, 60), 100).is_err());
-        client.end(End::Overflow);
-        assert_eq!(next(&client), Next::End(End::Overflow));
-        assert_eq!(held(&client), (0, 0));
-        assert!(matches!(client.queue().offer(2, &entry(2, 1), 100), Ok(None)), "nothing more for it");
+        let now = Instant::now();
+        assert!(offer(&client, 0, &entry(0, 60), 100));
+        assert!(!offer(&client, 1, &entry(1, 60), 100), "it is full");
+        assert_eq!(client.queue().mode, Mode::Replaying(1));
+        assert!(!offer(&client, 2, &entry(2, 1), 100), "not before the one that did not fit");
+        let full = Instant::now();
+        assert!(!client.queue().is_stalled(now) && client.queue().is_stalled(full));
+        assert!(matches!(next(&client), Next::Frames(_)));
+        assert!(!client.queue().is_stalled(full), "it reads");
+        assert_eq!(next(&client), Next::Replay(1));
+        client.end(End::Stalled);
+        assert_eq!((next(&client), held(&client)), (Next::End(End::Stalled), (0, 0)));
+        assert!(!offer(&client, 3, &entry(3, 1), 100), "nothing more for it");
     }
 
     #[test]
@@ -289,10 +336,10 @@ mod tests {
     #[test]
     fn an_event_of_two_topics_is_given_once_and_the_clients_own_past_never() {
         let client = client(Mode::Waiting(None));
-        assert!(matches!(client.queue().offer(0, &entry(5, 1), 100), Ok(None)), "not placed yet");
+        assert!(!offer(&client, 0, &entry(5, 1), 100), "not placed yet");
         client.queue().place(Mode::Live, Some(Behind(Id::at(10))));
         for (seq, time) in [(1, 9), (2, 10), (3, 11), (3, 11), (4, 9)] {
-            assert!(client.queue().offer(seq, &entry(time, 1), 100).is_ok());
+            offer(&client, seq, &entry(time, 1), 100);
         }
         // A position is no event: 10 itself is behind it only by its name. The last is let through: the stream was past it before.
         assert_eq!(next(&client), Next::Frames("hixx".into()));
@@ -314,16 +361,41 @@ mod tests {
     }
 
     #[test]
-    fn only_a_quiet_client_is_kept_alive() {
+    fn a_long_history_without_a_word_for_the_client_is_looked_at_in_pieces() {
+        let client = Client::new(1, ["other".into()].into(), Mode::Replaying(0), Bytes::new(), Arc::default());
+        let entries: Vec<_> = (0..2_500).map(|time| entry(time, 1)).collect();
+        for from in [0, 1000, 2000] {
+            assert_eq!(client.queue().mode, Mode::Replaying(from));
+            let topics = client.topics.clone();
+            client.queue().replay(&topics, from, entries[from as usize..].iter());
+        }
+        assert_eq!(client.queue().mode, Mode::Live);
+    }
+
+    #[test]
+    fn only_a_quiet_client_is_kept_alive_and_told_its_place() {
         let client = client(Mode::Live);
         let now = Instant::now();
-        let frame = Bytes::from_static(b":\n\n");
-        assert!(client.queue().keep_alive(now, &frame).is_none(), "hello waits");
+        let here = |time| (Id::at(time).place(), Bytes::from(format!("here {time}")));
+        assert!(client.queue().keep_alive(now, None).is_none(), "hello waits");
         assert_eq!(next(&client), Next::Frames("hi".into()));
-        assert!(client.queue().keep_alive(Instant::now(), &frame).is_none(), "nobody waits for more");
+        assert!(client.queue().keep_alive(Instant::now(), None).is_none(), "nobody waits for more");
         assert_eq!(next(&client), Next::Nothing);
-        assert!(client.queue().keep_alive(now, &frame).is_none(), "sent to a moment ago");
-        assert!(client.queue().keep_alive(Instant::now(), &frame).is_some());
-        assert_eq!(next(&client), Next::Frames(frame));
+        assert!(client.queue().keep_alive(now, None).is_none(), "sent to a moment ago");
+        for (mode, behind, place, frame) in [
+            (Mode::Live, None, None, ":\n\n"),
+            (Mode::Live, None, Some(here(10)), "here 10"),
+            (Mode::Live, Some(10), Some(here(11)), "here 11"),
+            // It is further than the stream, or gets what it missed first.
+            (Mode::Live, Some(10), Some(here(10)), ":\n\n"),
+            (Mode::Live, Some(10), Some(here(9)), ":\n\n"),
+            (Mode::Waiting(None), None, Some(here(10)), ":\n\n"),
+        ] {
+            assert_eq!(next(&client), Next::Nothing);
+            client.queue().place(mode, behind.map(|time| Behind(Id::at(time))));
+            assert_eq!(next(&client), Next::Nothing);
+            assert!(client.queue().keep_alive(Instant::now(), place.as_ref()).is_some());
+            assert_eq!(next(&client), Next::Frames(frame.into()), "{behind:?} {place:?}");
+        }
     }
 }

@@ -28,7 +28,8 @@ pub struct Options {
     pub retry: Span,
     /// Most clients at once; more are told to come back later. 1 to 1,000,000.
     pub clients_max: u32,
-    /// Most bytes that wait for one client that reads slowly; beyond it is cut off, and comes back with its id. 4 KiB to 1 GiB.
+    /// Most bytes that wait for one client that reads slowly. Beyond, it is given the rest from the history as it reads; one that reads
+    /// nothing for 5 s is cut off, and may come back with its id. 4 KiB to 1 GiB.
     pub queue_bytes_max: Size,
 }
 

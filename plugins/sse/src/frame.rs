@@ -6,7 +6,13 @@ use bytes::Bytes;
 use crate::id::Id;
 
 /// A comment line: what keeps proxies from closing a quiet connection. No browser shows it to the page.
-pub const KEEP_ALIVE: Bytes = Bytes::from_static(b":\n\n");
+pub const COMMENT: Bytes = Bytes::from_static(b":\n\n");
+
+/// The same for a client that has everything up to `id`: without data the browser shows the page nothing, but it comes back with
+/// this id. One that is sent no event for long, or none at all, would otherwise come back with an old one or none.
+pub fn place(id: &Id) -> Bytes {
+    format!(":\nid: {id}\n\n").into()
+}
 
 /// An event: `id` and `data`. A page gets it as `message`.
 pub fn event(id: &Id, data: &[u8]) -> Bytes {
@@ -60,6 +66,7 @@ mod tests {
             let expected = format!("id: 00000000000000ff-0000000000000000\n{lines}\n");
             assert_eq!(event(&id, data.as_bytes()), expected, "{data:?}");
         }
+        assert_eq!(place(&id), ":\nid: 00000000000000ff-0000000000000000\n\n");
         assert_eq!(hello(1500), "retry: 1500\n:\n\n");
         let asked = "x\ny\"";
         let expected = "event: reset\nid: 00000000000000ff-0000000000000000\n\

@@ -100,8 +100,12 @@ impl History {
 
     /// Adds an event; `None` for one that was pushed before. Events come in the order of the stream.
     pub fn push(&mut self, entry: Entry) -> Option<(u64, Arc<Entry>)> {
-        if self.newest.is_some_and(|newest| entry.id == newest || entry.id.place() < newest.place()) {
-            return None;
+        if let Some(newest) = self.newest {
+            // Of the events at one place any may be delivered again.
+            let mut same = self.entries.iter().rev().take_while(|other| other.id.place() == entry.id.place());
+            if entry.id.place() < newest.place() || entry.id == newest || same.any(|other| other.id == entry.id) {
+                return None;
+            }
         }
         let entry = Arc::new(entry);
         let seq = self.end();
@@ -163,7 +167,8 @@ impl History {
     /// A client that has everything so far, and wants nothing before `live_from`, is here.
     pub fn here(&self, live_from: u64) -> Id {
         match self.newest {
-            Some(newest) if newest.place().time >= live_from => newest,
+            Some(newest) if newest.place().time >= self.reached.max(live_from) => newest,
+            // Later than the newest event: on a quiet stream it would grow old.
             _ => Id::at(self.reached.max(live_from)),
         }
     }
@@ -252,7 +257,22 @@ mod tests {
         assert_eq!(history.size(), (0, 0));
         assert_eq!(history.find(&id(500, 0, 3)), Found::Ahead);
         assert_eq!(history.find(&id(400, 0, 3)), Found::Lost);
-        assert_eq!(history.here(0), id(500, 0, 3));
+        assert_eq!(history.find(&history.here(0)), Found::Ahead);
+    }
+
+    #[test]
+    fn a_client_that_has_everything_is_as_far_as_the_stream() {
+        let mut history = history(&[id(110, 0, 1), id(110, 1, 2)]);
+        for (reached, live_from, here) in [
+            (100, 100, id(110, 1, 2)),
+            // Behind the newest event there may be others of its time.
+            (110, 110, id(110, 1, 2)),
+            (110, 120, Id::at(120 << 32)),
+            (130, 120, Id::at(130 << 32)),
+        ] {
+            history.reach(reached << 32);
+            assert_eq!(history.here(live_from << 32), here, "{reached} {live_from}");
+        }
     }
 
     #[test]

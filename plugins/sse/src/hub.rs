@@ -10,13 +10,16 @@ use bytes::Bytes;
 use tailwater_sdk::tokio::sync::Notify;
 use tailwater_sdk::{Context, Counter, Gauge, Progress};
 
-use crate::client::{Client, End, Mode, wake};
+use crate::client::{Client, End, Mode, Offered, wake};
 use crate::frame;
 use crate::history::{Behind, Entry, Found, History};
 use crate::id::Id;
 
-/// An id may be this far ahead of this machine's clock; one further ahead was never given out.
+/// An id may be this far ahead of the clocks; one further ahead was never given out.
 const AHEAD_MAX: Duration = Duration::from_secs(600);
+
+/// A client whose queue is full and that takes nothing for this long is cut off.
+const STALLED_AFTER: Duration = Duration::from_secs(5);
 
 /// The clients of one output and what they are given.
 pub struct Hub {
@@ -42,12 +45,14 @@ struct State {
 
 struct Metrics {
     clients: Gauge,
+    topics: Gauge,
     connections: Counter,
     refused: Counter,
     resumed: Counter,
     resets: Counter,
     sent: Counter,
-    overflows: Counter,
+    full: Counter,
+    stalled: Counter,
     outruns: Counter,
     history_events: Gauge,
     history_bytes: Gauge,
@@ -125,10 +130,11 @@ impl Hub {
         if let Some(live_from) = state.live_from {
             self.place(&state.history, live_from, &client);
         }
-        let count = state.clients.len();
+        let (count, topics) = (state.clients.len(), state.of_topic.len());
         drop(state);
         self.metrics.connections.add(1);
         self.metrics.clients.set(count as f64);
+        self.metrics.topics.set(topics as f64);
         Ok(client)
     }
 
@@ -147,37 +153,35 @@ impl Hub {
                 }
             }
         }
-        let count = state.clients.len();
+        let (count, topics) = (state.clients.len(), state.of_topic.len());
         drop(state);
         self.metrics.clients.set(count as f64);
+        self.metrics.topics.set(topics as f64);
         self.left.notify_waiters();
     }
 
     /// Gives events to the history and to all who want them. In the order of the stream.
     pub fn publish(&self, entries: impl IntoIterator<Item = Entry>) {
-        let (mut wakers, mut sent, mut overflown) = (Vec::new(), 0, Vec::new());
+        let (mut wakers, mut sent, mut full, now) = (Vec::new(), 0, 0, Instant::now());
         let mut state = self.state();
         for entry in entries {
             let Some((seq, entry)) = state.history.push(entry) else { continue };
             for client in state.wanting(&entry) {
-                match client.queue().offer(seq, &entry, self.queue_bytes_max) {
-                    Ok(waker) => {
+                match client.queue().offer(seq, &entry, self.queue_bytes_max, now) {
+                    Offered::Taken(waker) => {
                         sent += 1;
                         wakers.extend(waker);
                     }
-                    Err(()) => overflown.push(Arc::clone(client)),
+                    Offered::Later => full += 1,
+                    Offered::No => {}
                 }
             }
         }
-        let (events, bytes) = state.history.size();
+        let size = state.history.size();
         drop(state);
         self.metrics.sent.add(sent);
-        self.metrics.history_events.set(events as f64);
-        self.metrics.history_bytes.set(bytes as f64);
-        for client in overflown {
-            self.metrics.overflows.add(1);
-            client.end(End::Overflow);
-        }
+        self.metrics.full.add(full);
+        self.metrics.history(size);
         wakers.into_iter().for_each(Waker::wake);
     }
 
@@ -195,6 +199,9 @@ impl Hub {
                 self.place(&state.history, progress.live_from, client);
             }
         }
+        let size = state.history.size();
+        drop(state);
+        self.metrics.history(size);
     }
 
     fn place(&self, history: &History, live_from: u64, client: &Client) {
@@ -202,14 +209,17 @@ impl Hub {
         let Mode::Waiting(asked) = &mut queue.mode else { return };
         let fresh = Some(Behind(Id::at(live_from)));
         let Some(asked) = asked.take() else {
-            let waker = queue.place(Mode::Live, fresh);
+            // What it is cut off from before its first event it can ask for, too.
+            let before = queue.put(frame::place(&history.here(live_from)));
+            let waker = before.or(queue.place(Mode::Live, fresh));
             drop(queue);
             return wake(waker);
         };
         let id = Id::parse(&asked);
-        let found = match id {
-            Some(id) if id.place().time >= history.reached() && is_ahead_of_time(id.place().time) => Found::Lost,
-            Some(id) => history.find(&id),
+        let found = match id.map(|id| (id, history.find(&id))) {
+            // Nobody was ever given it, so nobody would ever get past it.
+            Some((id, Found::Ahead)) if is_ahead_of_time(id.place().time, history.reached()) => Found::Lost,
+            Some((_, found)) => found,
             None => Found::Lost,
         };
         let waker = match (found, id) {
@@ -241,13 +251,27 @@ impl Hub {
         client.end(End::Outrun);
     }
 
-    /// Writes a comment to every client that was sent nothing for `quiet`.
-    pub fn keep_alive(&self, quiet: Duration, now: Instant) {
-        let Some(before) = now.checked_sub(quiet) else { return };
-        let clients: Vec<Arc<Client>> = self.state().clients.values().cloned().collect();
+    /// Writes a comment, with the place in the stream, to every client that was sent nothing for `quiet`, and cuts off those that
+    /// are stalled.
+    pub fn sweep(&self, quiet: Duration, now: Instant) {
+        // The place and who is there belong together: all of them were offered everything up to it. A client that is offered
+        // more meanwhile is not quiet.
+        let (clients, here) = {
+            let state = self.state();
+            // Not `live_from`: one that resumed is still to be given what is before it.
+            let here = state.live_from.map(|_| state.history.here(0));
+            (state.clients.values().cloned().collect::<Vec<Arc<Client>>>(), here)
+        };
+        let here = here.map(|id| (id.place(), frame::place(&id)));
+        let (quiet, stalled) = (now.checked_sub(quiet), now.checked_sub(STALLED_AFTER));
         for client in clients {
-            let waker = client.queue().keep_alive(before, &frame::KEEP_ALIVE);
-            wake(waker);
+            if stalled.is_some_and(|before| client.queue().is_stalled(before)) {
+                self.metrics.stalled.add(1);
+                client.end(End::Stalled);
+            } else if let Some(before) = quiet {
+                let waker = client.queue().keep_alive(before, here.as_ref());
+                wake(waker);
+            }
         }
     }
 
@@ -288,13 +312,18 @@ impl State {
     }
 }
 
-fn is_ahead_of_time(time: u64) -> bool {
-    let latest = SystemTime::now() + AHEAD_MAX;
-    let latest = latest.duration_since(SystemTime::UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs());
-    time >> 32 > latest
+/// Ahead of this machine's clock and of the stream, whose clock is another one.
+fn is_ahead_of_time(time: u64, reached: u64) -> bool {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    time >> 32 > now.max(reached >> 32) + AHEAD_MAX.as_secs()
 }
 
 impl Metrics {
+    fn history(&self, (events, bytes): (usize, usize)) {
+        self.history_events.set(events as f64);
+        self.history_bytes.set(bytes as f64);
+    }
+
     fn new(context: &Context) -> Self {
         let counter = |name: &str, help: &str| context.counter(name, help);
         let cut = |reason| {
@@ -303,12 +332,17 @@ impl Metrics {
         };
         Metrics {
             clients: context.gauge("sse_clients", "Clients that are connected."),
+            topics: context.gauge("sse_topics", "Topics that some client has named."),
             connections: counter("sse_connections_total", "Streams that were begun."),
             refused: counter("sse_refused_total", "Requests refused because there were clients_max clients."),
             resumed: counter("sse_resumed_total", "Clients that went on behind the id they named."),
             resets: counter("sse_resets_total", "Clients whose id was not in the history any more, or no id."),
             sent: counter("sse_events_total", "Events put into a client's queue as they came."),
-            overflows: cut("overflow"),
+            full: counter(
+                "sse_full_queues_total",
+                "Times that a client's queue was full, so that it went on in the history.",
+            ),
+            stalled: cut("stalled"),
             outruns: cut("outrun"),
             history_events: context.gauge("sse_history_events", "Events in the history."),
             history_bytes: context.gauge("sse_history_bytes", "Bytes of the history."),

@@ -21,6 +21,9 @@ use crate::server::{self, Server};
 /// How long the streams may take to end when the output stops.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// Events that are given to all clients before any of them is written to.
+const PIECE: usize = 64;
+
 /// File descriptors that the rest of the daemon may need.
 const OTHER_FILES: u64 = 200;
 
@@ -45,23 +48,24 @@ impl Output for Sse {
     }
 
     async fn start(options: Options, context: Context) -> Result<Self, StartError> {
+        // Before anything can fail: the daemon decides by it where the stream begins, also where the port is free only later.
+        context.want_history(options.history.max_age.0);
         let topics = options.templates().map_err(StartError::fatal)?;
         let address = options.address().map_err(StartError::fatal)?;
         let listener = server::listen(address).map_err(|error| cannot_listen(&options.listen, &error))?;
         let local = listener.local_addr()?;
         let clients_max = options.clients_max as usize;
         warn_of_few_files(options.clients_max);
-        context.want_history(options.history.max_age.0);
         let queue_bytes_max = usize::try_from(options.queue_bytes_max.0).unwrap_or(usize::MAX);
         let history_bytes_max = usize::try_from(options.history.bytes_max.0).unwrap_or(usize::MAX);
-        let history = History::new(options.history.max_age.0.as_secs(), history_bytes_max);
+        let history = History::new(whole_seconds(options.history.max_age.0), history_bytes_max);
         let hub = Arc::new(Hub::new(history, clients_max, queue_bytes_max, &context));
         let (stop, stopped) = watch::channel(false);
         let path = options.path;
         let offer = Offer { path: path.clone(), has_topics: !topics.is_empty(), cors_origins: options.cors_origins };
         let server = Server::new(Arc::clone(&hub), offer, options.retry.0, clients_max, stopped, context.clone());
         context.spawn(server.run(listener));
-        context.spawn(server::keep_alive(Arc::clone(&hub), options.keep_alive.0));
+        context.spawn(server::sweep(Arc::clone(&hub), options.keep_alive.0));
         tracing::info!("listening on http://{local}{path}");
         Ok(Sse { hub, topics, stop })
     }
@@ -79,7 +83,12 @@ impl Output for Sse {
             }
         }
         let good = entries.len();
-        self.hub.publish(entries);
+        // In pieces: between them the connections write what they were given, on this same thread.
+        let mut entries = entries.into_iter();
+        while entries.len() > 0 {
+            self.hub.publish(entries.by_ref().take(PIECE));
+            tokio::task::yield_now().await;
+        }
         let Some((event, verdict)) = failed else { return Ok(()) };
         // What is behind it comes again, behind it: clients count on the order.
         let mut verdicts = Verdicts::new(Verdict::retry("an event before it could not be sent"));
@@ -124,11 +133,16 @@ impl Sse {
     }
 }
 
+/// The stream's clock counts in seconds: what is asked for is kept at least.
+fn whole_seconds(age: Duration) -> u64 {
+    age.as_secs() + u64::from(age.subsec_nanos() > 0)
+}
+
 fn cannot_listen(listen: &str, error: &io::Error) -> StartError {
     match error.kind() {
         // The one that has it may be the daemon that this one replaces.
         io::ErrorKind::AddrInUse => {
-            StartError::retry(format!("listen on {listen}: another program has this port; end it, or change `listen`"))
+            StartError::retry(format!("listen on {listen}: the port is in use; end who has it, or change `listen`"))
         }
         io::ErrorKind::PermissionDenied => {
             StartError::fatal(format!("listen on {listen}: not permitted; choose a port above 1023, or allow this one"))
@@ -136,7 +150,8 @@ fn cannot_listen(listen: &str, error: &io::Error) -> StartError {
         io::ErrorKind::AddrNotAvailable => {
             StartError::fatal(format!("listen on {listen}: this machine has no such address; change `listen`"))
         }
-        _ => StartError::fatal(format!("listen on {listen}: {error}")),
+        // Out of open files, for example: it may pass.
+        _ => StartError::retry(format!("listen on {listen}: {error}")),
     }
 }
 

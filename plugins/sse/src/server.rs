@@ -30,6 +30,9 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 const BACKLOG: u32 = 4096;
 /// Connections beside those of the clients: requests that are read or refused.
 const SPARE_CONNECTIONS: usize = 256;
+/// What the kernel may hold for one client. Left to itself it grows to megabytes, and a slow reader would look as one that reads nothing
+/// for as long as those last.
+const SEND_BUFFER_BYTES: u32 = 128 << 10;
 /// A peer that acknowledges nothing for this long, keep-alives included, is gone.
 const DEAD_AFTER: Duration = Duration::from_secs(30);
 /// After an accept that failed: out of file descriptors, which only others can give back.
@@ -56,6 +59,8 @@ pub struct Server {
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
+    // The accepted ones inherit it.
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
@@ -99,7 +104,8 @@ impl Server {
                     self.accept_failures.add(1);
                     if !std::mem::replace(&mut said, true) {
                         tracing::warn!(
-                            "accept a connection: {error}; raise the limit of open files (LimitNOFILE) or lower clients_max"
+                            "accept a connection: {error}; where it is the limit of open files, raise it (LimitNOFILE) or lower \
+                             clients_max"
                         );
                     }
                     tokio::time::sleep(ACCEPT_AGAIN).await;
@@ -158,12 +164,13 @@ impl Server {
     }
 }
 
-/// Keeps quiet clients alive for as long as it runs.
-pub async fn keep_alive(hub: Arc<Hub>, quiet: Duration) {
+/// Keeps quiet clients alive and cuts stalled ones off for as long as it runs.
+pub async fn sweep(hub: Arc<Hub>, quiet: Duration) {
     // Looked at a few times in each stretch, so that no client waits much longer.
-    let mut ticks = tokio::time::interval((quiet / 8).max(Duration::from_millis(100)));
+    let pace = (quiet / 8).clamp(Duration::from_millis(100), Duration::from_secs(1));
+    let mut ticks = tokio::time::interval(pace);
     loop {
         ticks.tick().await;
-        hub.keep_alive(quiet - quiet / 8, Instant::now());
+        hub.sweep(quiet - pace, Instant::now());
     }
 }

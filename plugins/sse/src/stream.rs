@@ -13,6 +13,9 @@ use http_body::{Body, Frame};
 use crate::client::{Client, End, Next};
 use crate::hub::Hub;
 
+/// Looks into the history before the other connections have their turn.
+const REPLAYS_MAX: usize = 4;
+
 /// What a request is answered with.
 pub enum Answer {
     /// A text, whole.
@@ -68,7 +71,7 @@ impl Body for Answer {
 
 impl Stream {
     fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
-        loop {
+        for _ in 0..REPLAYS_MAX {
             // In a binding: the queue must not stay locked while the hub looks into the history.
             let next = self.client.queue().next(cx.waker(), Instant::now());
             match next {
@@ -76,9 +79,12 @@ impl Stream {
                 Next::Replay(seq) => self.hub.replay(&self.client, seq),
                 Next::Nothing => return Poll::Pending,
                 Next::End(End::Drained) => return Poll::Ready(None),
-                Next::End(End::Overflow | End::Outrun) => return Poll::Ready(Some(Err(Cut))),
+                Next::End(End::Stalled | End::Outrun) => return Poll::Ready(Some(Err(Cut))),
             }
         }
+        // A long history with nothing for this client: the others are to have their turn.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

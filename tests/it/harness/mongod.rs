@@ -1,7 +1,6 @@
 //! A mongod of the test's own: a replica set of one node on a free port, gone when the test ends, however it ends.
 
 use std::env;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,6 +9,8 @@ use bson::doc;
 use mongodb::Client;
 use mongodb::options::ClientOptions;
 use tempfile::TempDir;
+
+use super::free_port;
 
 /// How long a mongod may take to become primary on a busy machine.
 const START_MAX: Duration = Duration::from_secs(60);
@@ -140,11 +141,6 @@ fn spawn(binary: &Path, port: u16, folder: &Path, arguments: &[String]) -> Child
     command.args(["--wiredTigerCacheSizeGB", "0.25", "--setParameter", "diagnosticDataCollectionEnabled=false"]);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().unwrap_or_else(|error| panic!("start {}: {error}", binary.display()))
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bind a free port");
-    listener.local_addr().expect("bound address").port()
 }
 
 /// Whether it listens; `false` when the process has ended before.

@@ -7,6 +7,8 @@ mod outage;
 mod readme;
 mod rules;
 
+#[path = "../../../../tests/receivers/http.rs"]
+mod http;
 #[path = "../../../../tests/receivers/pusher.rs"]
 mod receiver;
 

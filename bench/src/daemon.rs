@@ -30,6 +30,8 @@ pub enum Outputs {
     Null(usize),
     /// One that writes JSON Lines to /dev/null.
     Json,
+    /// One that serves Server-Sent Events.
+    Sse,
 }
 
 /// One run of the daemon over the whole load.
@@ -73,15 +75,34 @@ pub async fn run(binary: &Path, mongod: &Mongod, load: &Load, outputs: Outputs, 
 /// Resident megabytes of a daemon with one null output that has tailed nothing for a second.
 pub async fn idle_mb(binary: &Path, mongod: &Mongod) -> Result<f64> {
     let mut daemon = Daemon::start(binary, &config(mongod, Outputs::Null(1), "now"))?;
-    let begun = Instant::now();
-    while daemon.get("/readyz")?.is_none_or(|(status, _)| status != 200) {
-        ensure!(begun.elapsed() < PATIENCE, "tailwater is not ready after {PATIENCE:?}:\n{}", daemon.log());
-        tokio::time::sleep(LOOK).await;
-    }
+    daemon.ready().await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let idle = resident_mb(daemon.pid())?;
     daemon.end().await?;
     Ok(idle)
+}
+
+/// A daemon with one `sse` output that is ready.
+pub struct SseDaemon {
+    daemon: Daemon,
+    /// Where its output listens.
+    pub address: String,
+}
+
+impl SseDaemon {
+    /// Starts it and waits.
+    pub async fn start(binary: &Path, mongod: &Mongod) -> Result<SseDaemon> {
+        let mut daemon = Daemon::start(binary, &config(mongod, Outputs::Sse, "now"))?;
+        daemon.ready().await?;
+        let address = daemon.logged("listening on http://").context("the log names no address of the output")?;
+        let address = address.strip_suffix("/events").context("the output's path is not /events")?.to_owned();
+        Ok(SseDaemon { daemon, address })
+    }
+
+    /// By SIGTERM.
+    pub async fn end(self) -> Result<()> {
+        self.daemon.end().await
+    }
 }
 
 fn config(mongod: &Mongod, outputs: Outputs, start: &str) -> String {
@@ -102,6 +123,7 @@ fn config(mongod: &Mongod, outputs: Outputs, start: &str) -> String {
     match outputs {
         Outputs::Null(count) => (0..count).for_each(|index| text += &output(index, "null", "{}")),
         Outputs::Json => text += &output(0, "stdout", "{ path = \"/dev/null\" }"),
+        Outputs::Sse => text += &output(0, "sse", "{ listen = \"127.0.0.1:0\" }"),
     }
     text
 }
@@ -143,15 +165,28 @@ impl Daemon {
         self.lines.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).join("\n")
     }
 
+    /// The word that stands behind these in its log.
+    fn logged(&self, before: &str) -> Option<String> {
+        let log = self.log();
+        log.split_once(before).and_then(|(_, rest)| rest.split_whitespace().next()).map(str::to_owned)
+    }
+
+    async fn ready(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        while self.get("/readyz")?.is_none_or(|(status, _)| status != 200) {
+            ensure!(begun.elapsed() < PATIENCE, "tailwater is not ready after {PATIENCE:?}:\n{}", self.log());
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
+    }
+
     /// A GET on the admin port; `None` while nothing listens.
     fn get(&mut self, path: &str) -> Result<Option<(u16, String)>> {
         if let Some(status) = self.process.try_wait()? {
             bail!("tailwater ended, {status}:\n{}", self.log());
         }
         if self.admin.is_none() {
-            let log = self.log();
-            let address = log.split_once("admin listening on ").and_then(|(_, rest)| rest.split_whitespace().next());
-            self.admin = address.map(str::to_owned);
+            self.admin = self.logged("admin listening on ");
         }
         let Some(admin) = &self.admin else { return Ok(None) };
         let mut stream = TcpStream::connect(admin).with_context(|| format!("connect to {admin}"))?;

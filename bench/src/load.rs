@@ -52,7 +52,7 @@ pub async fn write(client: &Client, events: u64) -> Result<Load> {
 }
 
 /// About 230 bytes, which makes an event of about 500.
-fn order(number: u64) -> Document {
+pub fn order(number: u64) -> Document {
     let items = [
         doc! { "sku": format!("SKU-{:06}", number * 7919 % 1_000_000), "quantity": (number % 5 + 1) as i32, "price": 19.95 },
     ];

@@ -1,11 +1,15 @@
 //! The benchmarks. `cargo xtask bench` builds everything they need and starts this binary; `bare` is one of the contenders, a
 //! process of its own.
 
+mod arrivals;
 mod bare;
 mod contender;
 mod daemon;
+mod latency;
+mod latency_report;
 mod load;
 mod mongod;
+mod paced;
 mod process;
 mod report;
 mod statistics;
@@ -25,6 +29,8 @@ struct Arguments {
 enum Command {
     /// Speed, CPU and memory from the change stream to a plugin's acknowledgement, against bare loops
     Tail(tail::Arguments),
+    /// From an insert to the client of an `sse` output, against a bare watcher
+    Latency(latency::Arguments),
     /// The bare loop: reads raw batches and counts their documents
     Bare(bare::Arguments),
 }
@@ -34,6 +40,7 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match Arguments::parse().command {
         Command::Tail(arguments) => runtime.block_on(tail::run(arguments)),
+        Command::Latency(arguments) => runtime.block_on(latency::run(arguments)),
         Command::Bare(arguments) => runtime.block_on(bare::run(arguments)),
     }
 }

@@ -1,10 +1,12 @@
-//! The table of a benchmark, as Markdown that can be read on a terminal too.
+//! The table of `tail`, and what all benchmarks' tables share: Markdown that can be read on a terminal too.
 
 use std::fmt::Write;
 use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use bson::doc;
+use mongodb::Client;
 
 use crate::load::Load;
 use crate::statistics::{Sample, Summary, Target, verdict};
@@ -16,14 +18,43 @@ const CARGO_LOCK: &str = include_str!("../../Cargo.lock");
 /// `window.bytes_max` by default, in megabytes.
 const WINDOW_MB: f64 = 16.0 * 1.048_576;
 
-/// Under which conditions the rounds were run.
+/// Where and when a benchmark was run.
+pub struct Conditions {
+    mongod_version: String,
+    /// Of the machine, before the benchmark began.
+    load_average: String,
+    duration: Duration,
+}
+
+impl Conditions {
+    /// Asks mongod for its version.
+    pub async fn new(client: &Client, load_average: String, duration: Duration) -> Result<Conditions> {
+        let build = client.database("admin").run_command(doc! { "buildInfo": 1 }).await;
+        let build = build.context("ask mongod for its version")?;
+        Ok(Conditions { mongod_version: build.get_str("version")?.to_owned(), load_average, duration })
+    }
+
+    /// Two lines; the second goes on with what was measured.
+    pub fn lines(&self, bench: &str) -> Result<String> {
+        let now = time::OffsetDateTime::now_utc().format(&time::format_description::well_known::Rfc3339)?;
+        Ok(format!(
+            "`cargo xtask bench {bench}`, {}, {}, {} cores, load average before {}, {} s.\nmongod {}, Rust driver {}.",
+            now.get(..16).unwrap_or(&now).replace('T', " ") + " UTC",
+            cpu_model(),
+            std::thread::available_parallelism()?,
+            self.load_average,
+            self.duration.as_secs(),
+            self.mongod_version,
+            locked_version("mongodb")?,
+        ))
+    }
+}
+
+/// Under which conditions the rounds of `tail` were run.
 pub struct Setting {
+    pub conditions: Conditions,
     pub load: Load,
     pub runs: usize,
-    pub mongod_version: String,
-    /// Of the machine, before the benchmark began.
-    pub load_average: String,
-    pub duration: Duration,
 }
 
 /// Processes that wanted a CPU in the last minute.
@@ -58,20 +89,12 @@ pub fn markdown(setting: &Setting, rounds: &[Round]) -> Result<String> {
 }
 
 fn head(text: &mut String, setting: &Setting) -> Result<()> {
-    let now = time::OffsetDateTime::now_utc().format(&time::format_description::well_known::Rfc3339)?;
     let load = &setting.load;
     writeln!(text, "# tail → match → plugin → ack → checkpoint\n")?;
     writeln!(
         text,
-        "`cargo xtask bench tail`, {}, {}, {} cores, load average before {}, {} s.\n\
-         mongod {}, Rust driver {}. {} insert events of {:.0} bytes, batches of 1000, {} interleaved runs.\n",
-        now.get(..16).unwrap_or(&now).replace('T', " ") + " UTC",
-        cpu_model(),
-        std::thread::available_parallelism()?,
-        setting.load_average,
-        setting.duration.as_secs(),
-        setting.mongod_version,
-        locked_version("mongodb")?,
+        "{} {} insert events of {:.0} bytes, batches of 1000, {} interleaved runs.\n",
+        setting.conditions.lines("tail")?,
         load.events,
         load.event_bytes,
         setting.runs
@@ -191,7 +214,7 @@ fn judge(row: &mut [String; 7], summary: &Summary, target: Target, digits: usize
 }
 
 /// Columns as wide as their widest cell.
-fn lay_out(text: &mut String, table: &[[String; 7]]) -> Result<()> {
+pub fn lay_out(text: &mut String, table: &[[String; 7]]) -> Result<()> {
     let widths: Vec<usize> =
         (0..7).map(|column| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
     for (number, row) in table.iter().enumerate() {

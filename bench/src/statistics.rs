@@ -35,6 +35,12 @@ impl Summary {
     }
 }
 
+/// The smallest value that this many of a hundred do not exceed; of sorted values.
+pub fn percentile(sorted: &[f64], hundredths: usize) -> Option<f64> {
+    let rank = (sorted.len() * hundredths).div_ceil(100);
+    sorted.get(rank.saturating_sub(1)).copied()
+}
+
 /// What a value should be.
 #[derive(Clone, Copy, Debug)]
 pub enum Target {
@@ -66,6 +72,22 @@ mod tests {
         assert_eq!(Summary::of([9.0, 2.0, 1.0, 3.0]), expected);
         assert_eq!(Summary::of([3.0, 1.0, 2.0]).map(|summary| summary.median), Some(2.0));
         assert_eq!(Summary::of([]), None);
+    }
+
+    #[test]
+    fn a_percentile_is_one_of_the_values() {
+        let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
+        for (values, hundredths, expected) in [
+            (&hundred[..], 50, Some(50.0)),
+            (&hundred[..], 99, Some(99.0)),
+            (&hundred[..], 100, Some(100.0)),
+            (&hundred[..3], 50, Some(2.0)),
+            (&hundred[..3], 99, Some(3.0)),
+            (&hundred[..1], 0, Some(1.0)),
+            (&[], 50, None),
+        ] {
+            assert_eq!(percentile(values, hundredths), expected, "{hundredths} of {}", values.len());
+        }
     }
 
     #[test]

@@ -6,15 +6,14 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use bson::doc;
 use mongodb::Client;
 
 use crate::contender::run_loop;
 use crate::daemon::{self, Outputs};
 use crate::load::{self, Load};
-use crate::mongod::Mongod;
+use crate::mongod::{Majority, Mongod};
 use crate::progress;
-use crate::report::{self, Setting};
+use crate::report::{self, Conditions, Setting};
 use crate::statistics::Sample;
 use crate::stream;
 
@@ -90,7 +89,7 @@ pub async fn run(arguments: Arguments) -> Result<()> {
     let begun = Instant::now();
     let load_average = report::load_average();
     // About 400 bytes of oplog for each event, and room to spare.
-    let mongod = Mongod::start(&arguments.mongod, (arguments.events / 500).max(990)).await?;
+    let mongod = Mongod::start(&arguments.mongod, (arguments.events / 500).max(990), Majority::Journaled).await?;
     let client = Client::with_uri_str(mongod.uri()).await?;
     progress(&format!("write {} orders", arguments.events));
     let load = load::write(&client, arguments.events).await?;
@@ -101,15 +100,8 @@ pub async fn run(arguments: Arguments) -> Result<()> {
     for number in 0..bench.arguments.runs {
         rounds.push(bench.round(number).await?);
     }
-    let build =
-        client.database("admin").run_command(doc! { "buildInfo": 1 }).await.context("ask mongod for its version")?;
-    let setting = Setting {
-        load: bench.load,
-        runs: bench.arguments.runs,
-        mongod_version: build.get_str("version")?.to_owned(),
-        load_average,
-        duration: begun.elapsed(),
-    };
+    let conditions = Conditions::new(&client, load_average, begun.elapsed()).await?;
+    let setting = Setting { conditions, load: bench.load, runs: bench.arguments.runs };
     let table = report::markdown(&setting, &rounds)?;
     println!("{table}");
     let file = &bench.arguments.results;

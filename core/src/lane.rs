@@ -374,8 +374,11 @@ impl Lane {
         }
         if let Some(pause) = pause {
             let pause = if pause.is_zero() { delay(1) } else { pause };
+            // Each batch in flight asks for it by itself; that is said once.
+            if self.paused_until.is_none() {
+                info!(output = self.config.name, ?pause, "the plugin asked to pause the output");
+            }
             self.paused_until = self.paused_until.max(Some(now + pause));
-            info!(output = self.config.name, ?pause, "the plugin asked to pause the output");
         }
         for (item, reason) in done.rejected {
             self.rejected(&item, &reason);

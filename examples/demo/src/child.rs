@@ -1,4 +1,4 @@
-//! A program that this one started, and that never outlives it: asked to end where there is time, killed where there is not.
+//! A program that this one started, and that it ends with itself: asked to end where there is time, killed where there is not.
 
 use std::path::Path;
 use std::process::{Child as Process, Command, ExitStatus, Stdio};

@@ -1,5 +1,5 @@
 //! `cargo xtask demo`: a throw-away MongoDB, a shop that writes orders into it, Tailwater with three outputs, and a page where the
-//! orders arrive. Everything is gone at the end, however it ends.
+//! orders arrive. Everything is gone at the end, by itself, by Ctrl-C or by an error; only `kill -9` leaves it behind.
 
 mod child;
 mod daemon;

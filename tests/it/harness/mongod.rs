@@ -1,4 +1,4 @@
-//! A mongod of the test's own: a replica set of one node on a free port, gone when the test ends, however it ends.
+//! A mongod of the test's own: a replica set of one node on a free port, gone when the test ends, also when it fails.
 
 use std::env;
 use std::path::{Path, PathBuf};

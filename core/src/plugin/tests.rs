@@ -181,7 +181,7 @@ fn a_broken_handshake_names_the_field() {
         (|p| p.magic = 5, "magic is 0x0000000000000005, expected 0x525441574c494154"),
         (|p| p.struct_size = 64, "tw_plugin.struct_size is 64, at least 128 is needed"),
         (|p| p.abi_major = 3, "abi_major is 3, this host speaks 0"),
-        (|p| p.min_host_minor = 7, "min_host_minor is 7, this host is 0.0: upgrade tailwater"),
+        (|p| p.min_host_minor = 7, "min_host_minor is 7, this host is 0.1: upgrade tailwater"),
         (|p| p.build_flags = TW_BUILD_PANIC_ABORT, "[profile.release]"),
         (|p| p.build_flags = 0, "build_flags is 0x0, which lacks TW_BUILD_PANIC_UNWIND"),
         (

@@ -18,7 +18,7 @@ pub struct Options {
     /// What an event is about: templates over the event, such as "orders-{{ fullDocument.userId }}". Clients choose with ?topic=,
     /// once or several times; a client that names none gets all events. A template that gives no text gives no topic.
     pub topics: Vec<String>,
-    /// Origins whose pages may read the stream, such as "https://shop.example"; "*" is any page, without cookies.
+    /// Origins whose pages may read the stream, such as `https://shop.example`; `*` is any page, without cookies.
     pub cors_origins: Vec<String>,
     /// What a client that comes back can be given.
     pub history: History,

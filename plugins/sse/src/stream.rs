@@ -1,7 +1,6 @@
 //! The body of one response: a client's frames as hyper asks for them. hyper asks only while the connection takes bytes, so that
 //! what a client does not read waits in its queue, where it is bounded.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -43,12 +42,6 @@ impl std::fmt::Display for Cut {
 }
 
 impl std::error::Error for Cut {}
-
-impl From<Infallible> for Cut {
-    fn from(never: Infallible) -> Self {
-        match never {}
-    }
-}
 
 impl Body for Answer {
     type Data = Bytes;

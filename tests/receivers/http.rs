@@ -9,7 +9,7 @@ use std::{
     io::{self, BufRead, BufReader, Write},
     net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Condvar, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -107,6 +107,49 @@ impl Drop for Server {
 }
 
 /// Also what a thread that panicked has left: its panic is reported by itself.
+/// What a receiver remembers, for those who wait until it is as they want it.
+#[derive(Default)]
+pub struct Watched<R> {
+    record: Mutex<R>,
+    changed: Condvar,
+}
+
+impl<R: Clone> Watched<R> {
+    /// A copy.
+    pub fn copy(&self) -> R {
+        lock(&self.record).clone()
+    }
+
+    /// A look.
+    pub fn look<T>(&self, look: impl FnOnce(&R) -> T) -> T {
+        look(&lock(&self.record))
+    }
+
+    /// A change, which those who wait then look at.
+    pub fn change<T>(&self, change: impl FnOnce(&mut R) -> T) -> T {
+        let result = change(&mut lock(&self.record));
+        self.changed.notify_all();
+        result
+    }
+
+    /// Waits until it is as wanted, and gives a copy.
+    ///
+    /// # Panics
+    /// After `patience`, with `what` and the state it is in.
+    pub fn wait_until(
+        &self,
+        patience: Duration,
+        what: &str,
+        wanted: impl Fn(&R) -> bool,
+        state: impl Fn(&R) -> String,
+    ) -> R {
+        let waited = self.changed.wait_timeout_while(lock(&self.record), patience, |record| !wanted(record));
+        let (record, timeout) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
+        assert!(!timeout.timed_out(), "waited for {what}: {}", state(&record));
+        record.clone()
+    }
+}
+
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -10,11 +10,11 @@ pub mod rules;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Mutex},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use super::http::{self, Answer, PATIENCE, Server, lock};
+use super::http::{self, Answer, PATIENCE, Server, Watched, lock};
 pub use rules::{App, Call, Checked, Entry, Refusal};
 
 /// The answer to a request that keeps the rules.
@@ -109,8 +109,7 @@ type Answering = Arc<dyn Fn(&Request) -> Reply + Send + Sync>;
 struct Shared {
     app: App,
     answering: Mutex<Answering>,
-    record: Mutex<Record>,
-    changed: Condvar,
+    record: Watched<Record>,
 }
 
 /// A server for one app on a free port of 127.0.0.1. Ends when it is dropped.
@@ -122,12 +121,8 @@ pub struct Receiver {
 impl Receiver {
     /// Listens, and takes everything that keeps the rules.
     pub fn start(app: App) -> Self {
-        let shared = Arc::new(Shared {
-            app,
-            answering: Mutex::new(Arc::new(|_| Reply::ok())),
-            record: Mutex::default(),
-            changed: Condvar::new(),
-        });
+        let shared =
+            Arc::new(Shared { app, answering: Mutex::new(Arc::new(|_| Reply::ok())), record: Watched::default() });
         let taking = shared.clone();
         let server = Server::start(move |call| taking.take(&call).answer);
         Self { shared, server }
@@ -144,12 +139,12 @@ impl Receiver {
 
     /// A copy of all that has happened.
     pub fn record(&self) -> Record {
-        lock(&self.shared.record).clone()
+        self.shared.record.copy()
     }
 
     /// A look at all that has happened.
     pub fn look<T>(&self, look: impl FnOnce(&Record) -> T) -> T {
-        look(&lock(&self.shared.record))
+        self.shared.record.look(look)
     }
 
     /// Waits until what has happened is as wanted, and gives a copy of it.
@@ -162,18 +157,11 @@ impl Receiver {
 
     /// As [`wait_until`](Self::wait_until), with another patience.
     pub fn wait_until_within(&self, patience: Duration, what: &str, wanted: impl Fn(&Record) -> bool) -> Record {
-        let record = lock(&self.shared.record);
-        let unwanted = |record: &mut Record| !wanted(record);
-        let waited = self.shared.changed.wait_timeout_while(record, patience, unwanted);
-        let (record, timeout) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
-        let (requests, accepted) = (record.requests.len(), record.accepted.len());
-        let violations = &record.violations;
-        assert!(
-            !timeout.timed_out(),
-            "waited for {what}: {requests} requests, {accepted} entries, {} open, violations {violations:?}",
-            record.open
-        );
-        record.clone()
+        self.shared.record.wait_until(patience, what, wanted, |record| {
+            let (requests, accepted) = (record.requests.len(), record.accepted.len());
+            let violations = &record.violations;
+            format!("{requests} requests, {accepted} entries, {} open, violations {violations:?}", record.open)
+        })
     }
 
     /// An outage: nobody listens, and open connections are cut. What was accepted stays in the record.
@@ -204,45 +192,45 @@ impl Shared {
     }
 
     fn open(&self, checked: Checked, arrived: Instant) -> Request {
-        let mut record = lock(&self.record);
-        let request = Request { number: record.requests.len(), checked, arrived };
-        for channel in request.channels() {
-            if let Some(other) = record.open_channels.insert(channel.to_owned(), request.number) {
-                let text = format!("requests {other} and {} are open at once on {channel}", request.number);
-                record.violations.push(text);
+        self.record.change(|record| {
+            let request = Request { number: record.requests.len(), checked, arrived };
+            for channel in request.channels() {
+                if let Some(other) = record.open_channels.insert(channel.to_owned(), request.number) {
+                    let text = format!("requests {other} and {} are open at once on {channel}", request.number);
+                    record.violations.push(text);
+                }
             }
-        }
-        record.open += 1;
-        record.open_max = record.open_max.max(record.open);
-        record.requests.push(request.clone());
-        self.changed.notify_all();
-        request
+            record.open += 1;
+            record.open_max = record.open_max.max(record.open);
+            record.requests.push(request.clone());
+            request
+        })
     }
 
     fn close(&self, request: &Request, taken: usize, cut: bool) {
-        let mut record = lock(&self.record);
-        if cut {
-            record.cut.insert(request.number);
-        }
-        for channel in request.channels() {
-            if record.open_channels.get(channel) == Some(&request.number) {
-                record.open_channels.remove(channel);
+        self.record.change(|record| {
+            if cut {
+                record.cut.insert(request.number);
             }
-        }
-        record.open -= 1;
-        let accepted = request.checked.entries.iter().take(taken);
-        let accept =
-            |entry: &Entry| Accepted { entry: entry.clone(), request: request.number, arrived: request.arrived };
-        record.accepted.extend(accepted.map(accept));
-        self.changed.notify_all();
+            for channel in request.channels() {
+                if record.open_channels.get(channel) == Some(&request.number) {
+                    record.open_channels.remove(channel);
+                }
+            }
+            record.open -= 1;
+            let accepted = request.checked.entries.iter().take(taken);
+            let accept =
+                |entry: &Entry| Accepted { entry: entry.clone(), request: request.number, arrived: request.arrived };
+            record.accepted.extend(accepted.map(accept));
+        });
     }
 
     fn refuse(&self, refusal: Refusal, arrived: Instant) -> Reply {
-        let mut record = lock(&self.record);
-        let request = record.requests.len();
-        record.accepted.extend(refusal.sent_on.into_iter().map(|entry| Accepted { entry, request, arrived }));
-        record.violations.push(format!("{}: {}", refusal.status, refusal.text));
-        self.changed.notify_all();
+        self.record.change(|record| {
+            let request = record.requests.len();
+            record.accepted.extend(refusal.sent_on.into_iter().map(|entry| Accepted { entry, request, arrived }));
+            record.violations.push(format!("{}: {}", refusal.status, refusal.text));
+        });
         Reply::status(refusal.status).body(refusal.text)
     }
 }

@@ -4,12 +4,12 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Mutex},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 pub use super::http::Call;
-use super::http::{Answer, PATIENCE, Server, lock};
+use super::http::{Answer, PATIENCE, Server, Watched, lock};
 use hyper::{HeaderMap, header::HeaderName};
 use standardwebhooks::Webhook;
 
@@ -61,8 +61,7 @@ type Answering = Arc<dyn Fn(&Call) -> Reply + Send + Sync>;
 struct Shared {
     keys: Vec<Webhook>,
     answering: Mutex<Answering>,
-    record: Mutex<Record>,
-    changed: Condvar,
+    record: Watched<Record>,
 }
 
 /// A receiver on a free port of 127.0.0.1. Ends when it is dropped.
@@ -77,8 +76,7 @@ impl Receiver {
         let shared = Arc::new(Shared {
             keys: secrets.iter().map(|secret| Webhook::new(secret).expect("a secret")).collect(),
             answering: Mutex::new(Arc::new(|_| Reply::Status(204))),
-            record: Mutex::default(),
-            changed: Condvar::new(),
+            record: Watched::default(),
         });
         let taking = shared.clone();
         Self { shared, server: Server::start(move |call| taking.take(call)) }
@@ -96,12 +94,12 @@ impl Receiver {
 
     /// A copy of all that has happened.
     pub fn record(&self) -> Record {
-        lock(&self.shared.record).clone()
+        self.shared.record.copy()
     }
 
     /// A look at all that has happened.
     pub fn look<T>(&self, look: impl FnOnce(&Record) -> T) -> T {
-        look(&lock(&self.shared.record))
+        self.shared.record.look(look)
     }
 
     /// Waits until what has happened is as wanted, and gives a copy of it.
@@ -114,12 +112,9 @@ impl Receiver {
 
     /// As [`wait_until`](Self::wait_until), with another patience.
     pub fn wait_until_within(&self, patience: Duration, what: &str, wanted: impl Fn(&Record) -> bool) -> Record {
-        let unwanted = |record: &mut Record| !wanted(record);
-        let waited = self.shared.changed.wait_timeout_while(lock(&self.shared.record), patience, unwanted);
-        let (record, timeout) = waited.unwrap_or_else(|poisoned| poisoned.into_inner());
-        let (arrivals, violations) = (record.arrivals.len(), &record.violations);
-        assert!(!timeout.timed_out(), "waited for {what}: {arrivals} requests, violations {violations:?}");
-        record.clone()
+        self.shared.record.wait_until(patience, what, wanted, |record| {
+            format!("{} requests, violations {:?}", record.arrivals.len(), record.violations)
+        })
     }
 
     /// An outage: nobody listens, and open connections are cut.
@@ -139,20 +134,18 @@ impl Shared {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_secs();
         let answer = |status| Answer { status, headers: Vec::new(), body: String::new(), cut: false };
         if let Err(violation) = self.check(&call, now) {
-            lock(&self.record).violations.push(violation);
-            self.changed.notify_all();
+            self.record.change(|record| record.violations.push(violation));
             return answer(400);
         }
         let answering = lock(&self.answering).clone();
         let reply = answering(&call);
         let id = call.headers.get("webhook-id").cloned().unwrap_or_default();
-        let mut record = lock(&self.record);
-        if reply.takes() {
-            record.taken.insert(id.clone());
-        }
-        record.arrivals.push(Arrival { id, headers: call.headers, body: call.body, arrived, reply });
-        drop(record);
-        self.changed.notify_all();
+        self.record.change(|record| {
+            if reply.takes() {
+                record.taken.insert(id.clone());
+            }
+            record.arrivals.push(Arrival { id, headers: call.headers, body: call.body, arrived, reply });
+        });
         match reply {
             Reply::Status(status) => answer(status),
             Reply::Cut => Answer { cut: true, ..answer(204) },

@@ -41,6 +41,8 @@ pub struct Event {
     json: [OnceLock<Result<Box<[u8]>, JsonError>>; JsonForm::ALL.len()],
     /// Where the window that holds the event counts bytes of JSON.
     account: OnceLock<Arc<AtomicI64>>,
+    /// Why the event cannot be delivered; then `raw` is a stub.
+    poison: Option<Box<str>>,
     /// Bits: a form was made (one each), [`ENTERED`], [`LEFT`]. Whoever sets a bit learns from the ones that stood before
     /// which share of the bytes is theirs to add or to take away, so that each form is added once and taken away once.
     window: AtomicU8,
@@ -68,8 +70,23 @@ impl Event {
             id: OnceLock::new(),
             json: Default::default(),
             account: OnceLock::new(),
+            poison: None,
             window: AtomicU8::new(0),
         })
+    }
+
+    /// An event that cannot be delivered, as the stub that could be read of it: `_id` and `operationType`, and what else there is
+    /// of `ns`, `documentKey` and `clusterTime`.
+    ///
+    /// # Errors
+    /// As [`Event::from_raw`].
+    pub fn from_poison(stub: &RawDocument, reason: String) -> Result<Event, EventError> {
+        Ok(Event { poison: Some(reason.into_boxed_str()), ..Event::from_raw(stub)? })
+    }
+
+    /// Why the event cannot be delivered, if it is only a stub.
+    pub fn poison(&self) -> Option<&str> {
+        self.poison.as_deref()
     }
 
     /// The event as the server sent it.

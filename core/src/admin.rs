@@ -1,7 +1,9 @@
-//! What operators and their machines ask over HTTP: `/healthz`, `/readyz`, `/metrics`. Bounded in connections and time.
+//! What operators and their machines ask over HTTP: `/healthz`, `/readyz`, `/metrics` and the JSON API. Bounded in connections and
+//! time.
 //!
-//! Knows no lanes and no source: it renders a [`Readiness`] and a registry that others fill.
+//! Knows no lanes and no source: it renders a [`Readiness`] and a registry that others fill, and passes commands on.
 
+mod api;
 pub mod config;
 pub mod metrics;
 pub mod ready;
@@ -22,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
+use crate::control::Control;
 pub use metrics::SharedRegistry;
 pub use ready::{Pending, Readiness};
 
@@ -44,6 +47,8 @@ pub struct AdminState {
     pub readiness: Readiness,
     /// What `/metrics` renders.
     pub registry: SharedRegistry,
+    /// Who carries out what `/api` is asked.
+    pub control: Control,
 }
 
 /// Serves until `shutdown`, then lets answers under way end, for a second at most.
@@ -97,7 +102,8 @@ fn router(state: AdminState) -> Router {
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(render_metrics))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "not found; there are /healthz /readyz /metrics\n") })
+        .nest("/api", api::routes())
+        .fallback(|| async { (StatusCode::NOT_FOUND, "not found; there are /healthz /readyz /metrics /api/status\n") })
         .with_state(state)
 }
 
@@ -139,7 +145,11 @@ mod tests {
 
     #[tokio::test]
     async fn answers_every_path_and_stops() {
-        let state = AdminState { readiness: Readiness::default(), registry: SharedRegistry::default() };
+        let state = AdminState {
+            readiness: Readiness::default(),
+            registry: SharedRegistry::default(),
+            control: crate::control::control().0,
+        };
         let delivered = Family::<OutputLabel, Counter>::default();
         state.registry.with(|registry| registry.register("tailwater_delivered_events", "Delivered", delivered.clone()));
         delivered.get_or_create(&OutputLabel::new("live")).inc_by(3);

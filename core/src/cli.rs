@@ -1,7 +1,11 @@
 //! The command line: what can be asked of the binary, and its exit codes. One file per subcommand.
 
+pub mod admin_client;
 pub mod check;
+pub mod dead_letters;
 pub mod inspect;
+pub mod offline;
+pub mod operate;
 pub mod run;
 
 use std::path::PathBuf;
@@ -37,6 +41,22 @@ pub enum Command {
     Run(ConfigFile),
     /// Check the config, the plugins and their options, without contacting MongoDB.
     Check(ConfigFile),
+    /// What every output of the running daemon is doing.
+    Status(operate::StatusArgs),
+    /// Pause and resume outputs.
+    Output {
+        /// What to do with one.
+        #[command(subcommand)]
+        command: operate::OutputCommand,
+    },
+    /// Look at the durable places of outputs, and move them.
+    Checkpoint {
+        /// What to do.
+        #[command(subcommand)]
+        command: operate::CheckpointCommand,
+    },
+    /// Deliver the documents that exist to an output, then go on where it was.
+    Snapshot(operate::SnapshotArgs),
     /// Look at plugins.
     Plugin {
         /// What to do with one.
@@ -71,7 +91,12 @@ pub enum Next {
     /// Nothing: the command is done.
     Exit(ExitCode),
     /// The daemon runs with this config. The log is set up.
-    Run(Box<Config>),
+    Run {
+        /// What the file says.
+        config: Box<Config>,
+        /// The file, to be read again at SIGHUP.
+        path: PathBuf,
+    },
 }
 
 /// Reads the command line of this process and does everything but `run`. What went wrong is on stderr.
@@ -85,19 +110,34 @@ pub fn begin() -> Next {
         }
     };
     match cli.command {
-        Command::Run(ConfigFile { config }) => {
-            let config = match Config::load(&config) {
+        Command::Run(ConfigFile { config: path }) => {
+            let config = match Config::load(&path) {
                 Ok(config) => config,
                 Err(error) => return Next::Exit(refuse(&error)),
             };
             match log::init(cli.log_format, &cli.log_level) {
-                Ok(()) => Next::Run(Box::new(config)),
+                Ok(()) => Next::Run { config: Box::new(config), path },
                 Err(error) => Next::Exit(refuse(&error)),
             }
         }
         Command::Check(ConfigFile { config }) => Next::Exit(check::check(&config)),
+        Command::Status(args) => Next::Exit(operate::status(&args)),
+        Command::Output { command } => Next::Exit(operate::output(&command)),
+        Command::Checkpoint { command } => Next::Exit(operate::checkpoint(&command)),
+        Command::Snapshot(args) => Next::Exit(operate::snapshot(&args)),
         Command::Plugin { command: PluginCommand::Inspect { file, json } } => Next::Exit(inspect::inspect(&file, json)),
     }
+}
+
+/// How to reach the running daemon.
+#[derive(Debug, Args)]
+pub struct AdminArgs {
+    /// The admin port of the running daemon. Default: admin.listen of the config that is named, else http://127.0.0.1:8081.
+    #[arg(long, value_name = "URL")]
+    pub admin: Option<String>,
+    /// The daemon's config file: for its admin.listen, and to work on its stores while no daemon runs.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// Says what cannot be used, and gives the exit code for it.

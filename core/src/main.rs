@@ -9,6 +9,6 @@ fn main() -> ExitCode {
     bound_allocator();
     match begin() {
         Next::Exit(code) => code,
-        Next::Run(config) => run::run(*config),
+        Next::Run { config, path } => run::run(*config, path),
     }
 }

@@ -1,50 +1,61 @@
 //! Wires source, window, lanes, plugins and checkpoints; owns their lifetimes and the order in which they start and end. No
 //! per-event work.
 //!
+//! Each output has a *slot*: what is wanted of it and what it is doing. A lane is started and ended, never changed: pause, resume,
+//! reload, a takeover and a moved checkpoint all come down to ending a lane and to beginning one at its checkpoint. `run.rs` has
+//! the loop that turns the slots, `operate.rs` what operators ask, `reload.rs` a new configuration.
+//!
 //! The order of a start is argued here: plugins and options are proved before MongoDB is contacted, because a typo should
 //! not need a server to be found; plugins start before the stream opens, so that no event waits for a port to be bound; a
-//! start at "now" is durable before the daemon says that it is ready, so that from then on nothing is missed.
+//! start at "now" is durable before the daemon says that it is ready, so that from then on nothing is missed. The lease comes before
+//! the checkpoints: what this instance reads of them must be what nobody else moves any more.
 
+mod begin;
+mod headroom;
+mod operate;
 mod places;
-mod plugins;
+mod reload;
+mod run;
+mod slot;
 
-use std::pin::Pin;
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bson::{Document, doc};
-use futures::StreamExt;
 use futures::future::{join_all, try_join_all};
-use futures::stream::FuturesUnordered;
 use prometheus_client::registry::Registry;
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinHandle;
-use tracing::{error, info, warn};
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
 
 use crate::admin::Readiness;
-use crate::checkpoint::file::FileStore;
-use crate::checkpoint::mongodb::MongoDbStore;
-use crate::checkpoint::{self, CheckpointError, Store};
+use crate::checkpoint::{CheckpointError, Store};
 use crate::config::Config;
-use crate::lane::broadcast::Broadcast;
-use crate::lane::durable::Durable;
-use crate::lane::intake::Intake;
-use crate::lane::metrics::{LaneFamilies, State};
-use crate::lane::{Ended, Lane, LaneParts};
+use crate::dead_letters::{self, DeadLetterError};
+use crate::lane::catch_up::CatchUps;
+use crate::lane::metrics::LaneFamilies;
+use crate::lease::{Lease, LeaseError, Standing};
 use crate::output::PreparedOutput;
-use crate::pipeline::places::{FirstPlace, first_place, go_back, shared_place};
-use crate::pipeline::plugins::{StartedPlugin, start_plugins};
+use crate::pipeline::begin::{Beginning, Begun, StartedPlugin};
+use crate::pipeline::places::shared_place;
+use crate::pipeline::run::Pump;
+pub use crate::pipeline::reload::ReloadMetrics;
+pub use crate::pipeline::run::{Reload, ReloadRequest, Running};
+use crate::pipeline::slot::{Phase, Slot};
+use crate::plugin::Port;
+use crate::snapshot::SnapshotError;
 use crate::source::connect::{Deployment, connect};
 use crate::source::error::SourceError;
 use crate::source::health::{Health, HealthMetrics};
 use crate::source::metrics::SourceMetrics;
+use crate::source::place::Place;
 use crate::source::pump;
 use crate::source::stream::{ChangeStream, StreamOptions};
 use crate::source::token::Timestamp64;
-use crate::window::Window;
+use crate::window::{Coverage, Window};
 
-/// Connections beside one per output for its checkpoint and one per catch-up stream: the shared stream, and the start.
-const SPARE_CONNECTIONS: u32 = 4;
+/// Connections beside one per output for its checkpoint and one per catch-up stream: the shared stream, the lease, dead letters,
+/// snapshots, and the start.
+const SPARE_CONNECTIONS: u32 = 12;
 
 /// For plugins that have started when something else did not.
 const STOP_AGAIN: Duration = Duration::from_secs(5);
@@ -58,6 +69,15 @@ pub enum PipelineError {
     /// A checkpoint could not be read, or a first one not written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The lease cannot be had, not even in time.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// The store of dead letters cannot be opened.
+    #[error(transparent)]
+    DeadLetters(#[from] DeadLetterError),
+    /// A snapshot cannot be planned.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
     /// No plugin can ever start like this.
     #[error("start output {output}: {reason}")]
     Plugin {
@@ -85,18 +105,52 @@ pub struct PipelineMetrics {
     source: SourceMetrics,
     health: HealthMetrics,
     lanes: LaneFamilies,
+    catch_ups: crate::lane::catch_up::CatchUpMetrics,
+    lease: crate::lease::LeaseMetrics,
+    dead_letters: dead_letters::DeadLetterMetrics,
+    headroom: headroom::HeadroomMetrics,
+    reloads: reload::ReloadMetrics,
 }
 
 impl PipelineMetrics {
+    /// Those of reloads, for who reads the file.
+    pub fn reloads(&self) -> &ReloadMetrics {
+        &self.reloads
+    }
+
     /// Makes them visible in `/metrics`.
     pub fn register(&self, registry: &mut Registry) {
         self.source.register(registry);
         self.health.register(registry);
         self.lanes.register(registry);
+        self.catch_ups.register(registry);
+        self.lease.register(registry);
+        self.dead_letters.register(registry);
+        self.headroom.register(registry);
+        self.reloads.register(registry);
     }
 }
 
-/// Starts everything and returns when the stream is open and every lane at work.
+/// What every part of the pipeline needs and nothing changes while it runs.
+struct Shared {
+    /// As it was started; the outputs in it are those of the start.
+    config: Config,
+    deployment: Deployment,
+    store: Arc<Store>,
+    dead_letters: Arc<dead_letters::Store>,
+    /// The shared stream without a filter.
+    options: StreamOptions,
+    metrics: PipelineMetrics,
+}
+
+impl Shared {
+    /// The deployment's cluster time.
+    async fn now(&self) -> Result<Timestamp64, SourceError> {
+        self.deployment.cluster_time().await
+    }
+}
+
+/// Starts everything and returns when the stream is open and every lane at work that this instance is to run.
 ///
 /// # Errors
 /// See [`PipelineError`]. Nothing was delivered then, and what had started is stopped.
@@ -109,16 +163,73 @@ pub async fn start(
     let connections = config.source.catch_up_streams_max + outputs.len() as u32 + SPARE_CONNECTIONS;
     let deployment = connect(config.source.uri.expose(), connections).await?;
     metrics.source.saw(deployment.now);
-    let store = open_store(&config.checkpoint, &config.name, &deployment)?;
-    let mut places =
-        try_join_all(outputs.iter().map(|output| first_place(output, &store, &config, &deployment))).await?;
-    let mut plugins = start_plugins(&outputs, readiness).await?;
-    match open_stream(&config, &deployment, &outputs, &mut places, &plugins, &store).await {
-        Ok((stream, options)) => {
-            let health = Health::new(metrics.health.clone(), readiness);
-            let (stream, now) = (stream.with_health(health), deployment.now);
-            let started = Started { outputs, places, plugins, store, stream, options, now };
-            Ok(run_lanes(config, started, metrics))
+    let options = StreamOptions::new(&deployment, &config.source).await?;
+    let store = Arc::new(Store::open(&config.checkpoint, &config.name, &deployment.client)?);
+    let dead_letters =
+        dead_letters::Store::open(&config.dead_letters, &config.name, &deployment.client, &metrics.dead_letters).await?;
+    let exclusive = outputs.iter().any(|output| !output.library.descriptor().broadcast);
+    let lease = match exclusive {
+        true => Some(Lease::begin(&store, &deployment.client, &config.name, metrics.lease.clone()).await?),
+        false => None,
+    };
+    let shared =
+        Arc::new(Shared { config, deployment, store, dead_letters: Arc::new(dead_letters), options, metrics });
+    let mut slots: Vec<Slot> = outputs.into_iter().map(|output| Slot::new(output, &shared.metrics)).collect();
+    let holder = lease.as_ref().is_some_and(|lease| lease.is_held());
+    match begin_all(&shared, &mut slots, holder, readiness).await {
+        Ok((begun, stream, place)) => {
+            let stream = stream.with_health(Health::new(shared.metrics.health.clone(), readiness));
+            Ok(Running::new(shared, slots, begun, lease, stream, place))
+        }
+        Err(error) => {
+            if let Some(lease) = lease {
+                lease.release().await;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// The outputs that have begun, by their index, the shared stream, and where it was opened.
+type BegunAll = (Vec<(usize, Begun)>, ChangeStream, Place);
+
+/// The first beginning of all outputs that this instance is to run: their plugins before the stream, one stream for all.
+async fn begin_all(
+    shared: &Arc<Shared>,
+    slots: &mut [Slot],
+    holder: bool,
+    readiness: &Readiness,
+) -> Result<BegunAll, PipelineError> {
+    let wanted: Vec<(usize, Beginning)> = (slots.iter().enumerate())
+        .filter(|(_, slot)| slot.is_wanted(holder))
+        .map(|(index, slot)| (index, Beginning::of(slot)))
+        .collect();
+    let firsts = try_join_all(wanted.iter().map(|(_, beginning)| beginning.first_place(shared))).await?;
+    let mut starting = Vec::new();
+    for ((index, beginning), first) in wanted.into_iter().zip(firsts) {
+        if first.paused {
+            info!(output = slots[index].name(), "paused by an operator before; tailwater output resume starts it");
+            slots[index].paused = true;
+        } else {
+            starting.push((index, beginning, first));
+        }
+    }
+    let plugins = join_all(starting.iter().map(|(_, beginning, _)| {
+        let awaited = readiness.wait_for(&format!("plugin of {}", beginning.output.config.name));
+        beginning.start_plugin(Some(awaited))
+    }));
+    let mut plugins = plugins.await;
+    let opened = async {
+        some_plugin_works(&starting, &plugins)?;
+        open_shared(shared, slots, &mut starting, &plugins).await
+    };
+    match opened.await {
+        Ok((stream, place)) => {
+            let live_from = Timestamp64(shared.deployment.now.0 + 1);
+            let begun = (starting.into_iter().zip(plugins))
+                .map(|((index, _, first), plugin)| (index, Begun { first, plugin, live_from }))
+                .collect();
+            Ok((begun, stream, place))
         }
         Err(error) => {
             join_all(plugins.iter_mut().map(|plugin| plugin.life.stop(STOP_AGAIN))).await;
@@ -127,174 +238,59 @@ pub async fn start(
     }
 }
 
-/// Opens the shared stream; then, and only then, places that did not come from a checkpoint become durable: one that the
-/// oplog does not reach must not outlive the mending of `source.start`.
-async fn open_stream(
-    config: &Config,
-    deployment: &Deployment,
-    outputs: &[PreparedOutput],
-    places: &mut [FirstPlace],
+/// With nothing to deliver to, a daemon that stays would only hide the trouble.
+fn some_plugin_works(
+    starting: &[(usize, Beginning, begin::FirstPlace)],
     plugins: &[StartedPlugin],
-    store: &Store,
-) -> Result<(ChangeStream, StreamOptions), PipelineError> {
-    let filter = union(outputs.iter().map(|output| output.config.query.as_ref()));
-    let options = StreamOptions { filter, ..StreamOptions::new(deployment.client.clone(), &config.source) };
-    for ((output, plugin), first) in outputs.iter().zip(plugins).zip(places.iter_mut()) {
-        let wanted = plugin.life.wanted_history();
-        if output.library.descriptor().broadcast && !wanted.is_zero() {
-            go_back(first, output, wanted, &options_of(output, &options), deployment).await?;
+) -> Result<(), PipelineError> {
+    let first = starting.iter().zip(plugins).find_map(|((_, beginning, _), plugin)| {
+        plugin.fatal.clone().map(|reason| (beginning.output.config.name.clone(), reason))
+    });
+    match first {
+        Some((output, reason)) if plugins.iter().all(|plugin| plugin.fatal.is_some()) => {
+            Err(PipelineError::Plugin { output, reason })
         }
+        _ => Ok(()),
     }
-    let place = shared_place(places);
+}
+
+/// Opens the shared stream; then, and only then, places that did not come from a checkpoint become durable.
+async fn open_shared(
+    shared: &Shared,
+    slots: &[Slot],
+    starting: &mut [(usize, Beginning, begin::FirstPlace)],
+    plugins: &[StartedPlugin],
+) -> Result<(ChangeStream, Place), PipelineError> {
+    for ((_, beginning, first), plugin) in starting.iter_mut().zip(plugins) {
+        beginning.reach_back(shared, first, plugin).await?;
+    }
+    let filter = coverage_of(slots).to_match();
+    let options = StreamOptions { filter, ..shared.options.clone() };
+    let now = Place::From(Timestamp64(shared.deployment.now.0 + 1));
+    // Rows come first for an output with a snapshot: the window will have moved on until its stream begins.
+    let streaming = starting.iter().filter(|(_, _, first)| first.snapshot.is_none()).map(|(_, _, first)| &first.place);
+    let mut place = shared_place(streaming, now.clone());
     info!(%place, watch = options.scope.describe(), "opening the change stream");
-    let stream = ChangeStream::open(options.clone(), place.clone()).await?;
-    for (output, first) in outputs.iter().zip(places) {
-        if first.stored || output.library.descriptor().broadcast {
-            continue;
+    let stream = match ChangeStream::open(options.clone(), place.clone()).await {
+        Ok(stream) => stream,
+        // Of the outputs that began there: each lane meets it by itself and does what its `history_lost` says.
+        Err(error @ SourceError::HistoryLost { .. }) if starting.iter().any(|(_, _, first)| first.stored) => {
+            warn!("{error}; opening the shared stream at now");
+            place = now;
+            ChangeStream::open(options, place.clone()).await?
         }
-        if !first.place.is_covered_since(&place) {
-            ChangeStream::open(options_of(output, &options), first.place.clone()).await?;
-        }
-        store.save(&output.config.name, &first.place).await?;
+        Err(error) => return Err(error.into()),
+    };
+    for (_, beginning, first) in starting.iter() {
+        beginning.make_durable(shared, first, Some(&place)).await?;
     }
-    Ok((stream, options))
+    Ok((stream, place))
 }
 
-/// Everything that was started, in the order of the outputs.
-struct Started {
-    outputs: Vec<PreparedOutput>,
-    places: Vec<FirstPlace>,
-    plugins: Vec<StartedPlugin>,
-    store: Arc<Store>,
-    stream: ChangeStream,
-    options: StreamOptions,
-    /// Of the deployment, when the daemon started: what is newer is news.
-    now: Timestamp64,
-}
-
-fn run_lanes(config: Config, started: Started, metrics: PipelineMetrics) -> Running {
-    let Started { outputs, places, plugins, store, stream, options, now } = started;
-    let window = Arc::new(Window::new(config.window.bytes_max, shared_place(&places)));
-    let permits = Arc::new(Semaphore::new(config.source.catch_up_streams_max as usize));
-    let (drain_lanes, drain) = watch::channel(None);
-    let lanes = FuturesUnordered::new();
-    for ((output, plugin), first) in outputs.into_iter().zip(plugins).zip(places) {
-        let place = first.place;
-        let own = options_of(&output, &options);
-        let intake = Intake::new(Arc::clone(&window), &place, own, Arc::clone(&permits));
-        let descriptor = output.library.descriptor();
-        let kept = (!descriptor.broadcast).then(|| Arc::clone(&store));
-        let (name, ahead_max) = (output.config.name.clone(), output.config.ahead_max);
-        let durable = Durable::new(kept, &name, &config.checkpoint, ahead_max, place.clone());
-        let lane_metrics = metrics.lanes.of(&name);
-        let lane = Lane::new(LaneParts {
-            matcher: output.matcher,
-            intake,
-            life: plugin.life,
-            stopped: plugin.stopped,
-            durable,
-            place,
-            batch_events_max: descriptor.batch_events_max,
-            wants_json: descriptor.wants_json,
-            broadcast: descriptor.broadcast.then(|| Broadcast::new(Timestamp64(now.0 + 1))),
-            metrics: lane_metrics.clone(),
-            source: metrics.source.clone(),
-            config: output.config,
-        });
-        let task = tokio::spawn(lane.run(drain.clone()));
-        let watched: LaneTask = Box::pin(async move {
-            let ended = task.await;
-            if let Err(error) = &ended {
-                lane_metrics.state(State::Stopped);
-                error!(output = name, "output stopped: its lane failed: {error}; this is a bug, please report it");
-            }
-            ended.ok()
-        });
-        lanes.push(watched);
-    }
-    let (stop_pump, pump_stop) = watch::channel(false);
-    let pump = tokio::spawn(pump(stream, window, metrics.source, pump_stop));
-    info!("running");
-    Running { pump, stop_pump, lanes, drain_lanes, grace: config.shutdown_grace }
-}
-
-/// A lane at work: `None` when it failed, which was said then.
-type LaneTask = Pin<Box<dyn Future<Output = Option<Ended>> + Send>>;
-
-/// A pipeline at work.
-pub struct Running {
-    pump: JoinHandle<Result<(), SourceError>>,
-    stop_pump: watch::Sender<bool>,
-    lanes: FuturesUnordered<LaneTask>,
-    drain_lanes: watch::Sender<Option<Instant>>,
-    grace: Duration,
-}
-
-impl Running {
-    /// Works until `stop` resolves or the source cannot go on, then drains: no more intake, what is in flight may settle, the
-    /// checkpoints are written, the plugins stop; all within `shutdown_grace`.
-    ///
-    /// # Errors
-    /// What ended the source. The lanes were drained all the same.
-    pub async fn until(mut self, stop: impl Future<Output = ()>) -> Result<(), PipelineError> {
-        tokio::pin!(stop);
-        let source = loop {
-            tokio::select! {
-                ended = &mut self.pump => break Some(ended),
-                () = &mut stop => break None,
-                // Only a lane that failed ends by itself. The others do not notice.
-                Some(_) = self.lanes.next() => {}
-            }
-        };
-        let deadline = Instant::now() + self.grace;
-        info!(grace = ?self.grace, "draining");
-        self.stop_pump.send_replace(true);
-        self.drain_lanes.send_replace(Some(deadline));
-        while let Some(ended) = self.lanes.next().await {
-            let Some(Ended { output, unsettled, durable }) = ended else { continue };
-            if unsettled == 0 {
-                info!(output, %durable, "output drained");
-            } else {
-                let what = "output ended with unsettled events; they are delivered after the next start";
-                warn!(output, unsettled, %durable, "{what}");
-            }
-        }
-        match source {
-            Some(Ok(Err(error))) => Err(error.into()),
-            Some(Err(error)) => Err(PipelineError::Internal("the source", error)),
-            Some(Ok(Ok(()))) | None => Ok(()),
-        }
-    }
-}
-
-fn open_store(
-    config: &checkpoint::config::Config,
-    name: &str,
-    deployment: &Deployment,
-) -> Result<Arc<Store>, CheckpointError> {
-    Ok(Arc::new(match &config.store {
-        checkpoint::config::Store::MongoDb => Store::MongoDb(MongoDbStore::new(&deployment.client, name)),
-        checkpoint::config::Store::File { path } => Store::File(FileStore::open(path, name)?),
+/// What all outputs want together.
+fn coverage_of(slots: &[Slot]) -> Coverage {
+    Coverage::of(slots.iter().filter(|slot| !slot.removed).map(|slot| {
+        let output = slot.next.as_ref().unwrap_or(&slot.output);
+        output.config.query.clone()
     }))
-}
-
-/// The same stream for one output alone.
-fn options_of(output: &PreparedOutput, shared: &StreamOptions) -> StreamOptions {
-    StreamOptions { filter: output.config.query.clone(), ..shared.clone() }
-}
-
-/// One `$match` that lets through what any output wants; `None` as soon as one wants everything.
-fn union<'a>(queries: impl Iterator<Item = Option<&'a Document>>) -> Option<Document> {
-    let mut different: Vec<&Document> = Vec::new();
-    for query in queries {
-        let query = query?;
-        if !different.contains(&query) {
-            different.push(query);
-        }
-    }
-    match different.as_slice() {
-        [] => None,
-        [only] => Some((*only).clone()),
-        several => Some(doc! { "$or": several.iter().map(|query| (*query).clone()).collect::<Vec<_>>() }),
-    }
 }

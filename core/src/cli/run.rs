@@ -1,18 +1,21 @@
 //! `tailwater run`: the daemon, from a config that was read to an exit code.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
 use super::EXIT_USAGE;
 use crate::admin::{self, AdminState, Readiness, SharedRegistry};
 use crate::config::Config;
+use crate::control::control;
 use crate::output::{PreparedOutput, prepare_all};
-use crate::pipeline::{self, PipelineMetrics};
+use crate::pipeline::{self, PipelineMetrics, Reload, ReloadMetrics, ReloadRequest};
 use crate::plugin::{end_process, register_metrics};
 
 /// Signals within this time count as one.
@@ -20,7 +23,7 @@ const SAME_SIGNAL: Duration = Duration::from_millis(100);
 
 /// Runs until SIGTERM or SIGINT, then drains and ends the process; a second signal ends it at once. Returns only where nothing
 /// was started. The log must be set up.
-pub fn run(config: Config) -> ExitCode {
+pub fn run(config: Config, path: PathBuf) -> ExitCode {
     let outputs = match prepare_all(&config) {
         Ok(outputs) => outputs,
         Err(problems) => {
@@ -39,7 +42,7 @@ pub fn run(config: Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(serve(config, outputs)) {
+    match runtime.block_on(serve(config, outputs, path)) {
         Ok(()) => end_process(0),
         Err(message) => {
             error!("{message}");
@@ -58,7 +61,7 @@ fn raise_file_limit() {
     }
 }
 
-async fn serve(config: Config, outputs: Vec<PreparedOutput>) -> Result<(), String> {
+async fn serve(config: Config, outputs: Vec<PreparedOutput>, path: PathBuf) -> Result<(), String> {
     let readiness = Readiness::default();
     let registry = SharedRegistry::default();
     let metrics = PipelineMetrics::default();
@@ -67,16 +70,18 @@ async fn serve(config: Config, outputs: Vec<PreparedOutput>) -> Result<(), Strin
         register_metrics(registry);
     });
     let starting = readiness.wait_for("start");
+    let (control, requests) = control();
     if let Some(listen) = config.admin.listen {
-        serve_admin(listen, AdminState { readiness: readiness.clone(), registry }).await?;
+        serve_admin(listen, AdminState { readiness: readiness.clone(), registry, control }).await?;
     }
     let stop = stop_signal()?;
+    let reloads = reload_on_hangup(path, metrics.reloads().clone())?;
     let running = tokio::select! {
         running = pipeline::start(config, outputs, metrics, &readiness) => running.map_err(|e| e.to_string())?,
         () = stop.asked() => return Ok(()),
     };
     starting.done();
-    running.until(stop.asked()).await.map_err(|e| e.to_string())
+    running.until(stop.asked(), requests, reloads).await.map_err(|e| e.to_string())
 }
 
 async fn serve_admin(listen: SocketAddr, state: AdminState) -> Result<(), String> {
@@ -106,7 +111,6 @@ impl StopSignal {
 fn stop_signal() -> Result<StopSignal, String> {
     let listen = |kind| signal(kind).map_err(|e| format!("listen for signals: {e}"));
     let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    let mut hangup = listen(SignalKind::hangup())?;
     let (sender, asked) = tokio::sync::watch::channel(false);
     tokio::spawn(async move {
         let mut first: Option<Instant> = None;
@@ -114,10 +118,6 @@ fn stop_signal() -> Result<StopSignal, String> {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
-                _ = hangup.recv() => {
-                    warn!("SIGHUP: reloading is not available yet, the config stays as it is");
-                    continue;
-                }
             }
             sender.send_replace(true);
             // A terminal or a supervisor that signals the process and its group sends two at once and means one.
@@ -128,4 +128,44 @@ fn stop_signal() -> Result<StopSignal, String> {
         }
     });
     Ok(StopSignal(asked))
+}
+
+/// Reads the file again at every SIGHUP and hands it to the pipeline, one after the other. What is wrong with it is logged and
+/// counted, and changes nothing.
+fn reload_on_hangup(path: PathBuf, metrics: ReloadMetrics) -> Result<mpsc::Receiver<ReloadRequest>, String> {
+    let mut hangup = signal(SignalKind::hangup()).map_err(|e| format!("listen for signals: {e}"))?;
+    let (sender, reloads) = mpsc::channel(1);
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            info!("SIGHUP: reading {} again", path.display());
+            let file = path.clone();
+            // Plugins are loaded from disk here.
+            let read = tokio::task::spawn_blocking(move || read_again(&file)).await;
+            let reload = match read.unwrap_or_else(|e| Err(e.to_string())) {
+                Ok(reload) => reload,
+                Err(problem) => {
+                    metrics.refused();
+                    error!("not reloaded: {problem}; what is running goes on");
+                    continue;
+                }
+            };
+            let (reply, outcome) = oneshot::channel();
+            if sender.send((reload, reply)).await.is_err() {
+                return;
+            }
+            if let Ok(Err(problem)) = outcome.await {
+                error!("not reloaded: {problem}; what is running goes on");
+            }
+        }
+    });
+    Ok(reloads)
+}
+
+fn read_again(path: &Path) -> Result<Reload, String> {
+    let config = Config::load(path).map_err(|e| e.to_string())?;
+    let outputs = prepare_all(&config).map_err(|problems| {
+        let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        all.join("; ")
+    })?;
+    Ok(Reload { config, outputs })
 }

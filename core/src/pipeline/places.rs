@@ -1,15 +1,12 @@
-//! Where each output begins, and where the stream they share is opened.
+//! Where an output without a checkpoint begins, and where the stream they share is opened.
 
 use std::time::Duration;
 
 use tracing::info;
 
-use crate::checkpoint::Store;
-use crate::config::Config;
-use crate::output::PreparedOutput;
 use crate::pipeline::PipelineError;
+use crate::pipeline::begin::FirstPlace;
 use crate::source::config::Start;
-use crate::source::connect::Deployment;
 use crate::source::error::SourceError;
 use crate::source::place::Place;
 use crate::source::stream::{ChangeStream, StreamOptions};
@@ -21,54 +18,32 @@ const TOGETHER: Duration = Duration::from_secs(30);
 /// A history is proved to be there for this much more than it is to have, and an eighth of it.
 const PROOF_SECONDS: u32 = 10;
 
-/// Where an output begins.
-pub(super) struct FirstPlace {
-    /// What is still to come begins here.
-    pub place: Place,
-    /// It is an output's checkpoint already.
-    pub stored: bool,
-}
-
-/// At the output's checkpoint, or at `source.start`; a broadcast output at now, until [`go_back`] knows better.
-pub(super) async fn first_place(
-    output: &PreparedOutput,
-    store: &Store,
-    config: &Config,
-    deployment: &Deployment,
-) -> Result<FirstPlace, PipelineError> {
-    let name = &output.config.name;
-    let after_now = Place::From(Timestamp64(deployment.now.0 + 1));
-    if output.library.descriptor().broadcast {
-        return Ok(FirstPlace { place: after_now, stored: false });
-    }
-    if let Some(place) = store.load(name).await? {
-        info!(output = name, %place, "going on at the checkpoint");
-        return Ok(FirstPlace { place, stored: true });
-    }
-    let place = match &config.source.start {
-        Start::Now => after_now,
+/// `source.start` as a place, where the deployment's cluster time is `now`. The stream of a snapshot begins before its first row is
+/// read.
+pub(super) fn start_place(start: &Start, now: Timestamp64) -> Result<Place, PipelineError> {
+    let place = match start {
+        Start::Now | Start::Snapshot => Place::From(Timestamp64(now.0 + 1)),
         Start::Time { seconds } => Place::From(Timestamp64(u64::from(*seconds) << 32)),
         Start::Event { id } => Place::AfterId(*id),
     };
-    let ahead = place.time().seconds().saturating_sub(deployment.now.seconds() + 1);
+    let ahead = place.time().seconds().saturating_sub(now.seconds() + 1);
     if ahead > 0 {
         return Err(PipelineError::StartInFuture { seconds: ahead });
     }
-    info!(output = name, %place, "no checkpoint yet, beginning at source.start");
-    Ok(FirstPlace { place, stored: false })
+    Ok(place)
 }
 
-/// Begins a broadcast output as long before now as its plugin wants to have history, or as far back as the oplog reaches.
+/// Begins a broadcast output as long before `now` as its plugin wants to have history, or as far back as the oplog reaches.
 pub(super) async fn go_back(
     first: &mut FirstPlace,
-    output: &PreparedOutput,
+    output: &str,
     wanted: Duration,
     stream: &StreamOptions,
-    deployment: &Deployment,
+    now: Timestamp64,
 ) -> Result<(), PipelineError> {
     // Not before the first second: a stream cannot be opened at time zero.
     let ago = |seconds| {
-        let from = deployment.now.seconds().saturating_sub(seconds).max(1);
+        let from = now.seconds().saturating_sub(seconds).max(1);
         Place::From(Timestamp64(u64::from(from) << 32))
     };
     let mut seconds = u32::try_from(wanted.as_secs_f64().ceil() as u64).unwrap_or(u32::MAX);
@@ -78,17 +53,13 @@ pub(super) async fn go_back(
         match ChangeStream::open(stream.clone(), proof.clone()).await {
             Ok(_) => {
                 first.place = ago(seconds);
-                info!(output = output.config.name, place = %first.place, "broadcast: history first");
+                info!(output, place = %first.place, "broadcast: history first");
                 return Ok(());
             }
             Err(error @ SourceError::HistoryLost { .. }) => {
                 // Halved, because the oplog's own first entry is nothing that a user of change streams may read.
                 seconds /= 2;
-                info!(
-                    output = output.config.name,
-                    ?wanted,
-                    "less history: the oplog does not reach back to {proof}: {error}"
-                );
+                info!(output, ?wanted, "less history: the oplog does not reach back to {proof}: {error}");
             }
             Err(error) => return Err(error.into()),
         }
@@ -96,14 +67,12 @@ pub(super) async fn go_back(
     Ok(())
 }
 
-/// The oldest place within [`TOGETHER`] of the newest.
-pub(super) fn shared_place(places: &[FirstPlace]) -> Place {
-    let newest = places.iter().map(|first| first.place.time().seconds()).max().unwrap_or(0);
+/// The oldest place within [`TOGETHER`] of the newest; `now` where there is none.
+pub(super) fn shared_place<'a>(places: impl Iterator<Item = &'a Place> + Clone, now: Place) -> Place {
+    let newest = places.clone().map(|place| place.time().seconds()).max().unwrap_or(0);
     let near = newest.saturating_sub(TOGETHER.as_secs() as u32);
     let oldest = places
-        .iter()
-        .map(|first| &first.place)
         .filter(|place| place.time().seconds() >= near)
         .reduce(|oldest, place| if oldest.is_covered_since(place) { place } else { oldest });
-    oldest.cloned().unwrap_or(Place::From(Timestamp64(1)))
+    oldest.cloned().unwrap_or(now)
 }

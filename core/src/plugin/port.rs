@@ -1,7 +1,7 @@
 //! The host's side of one output: what its plugin instances, old and new, talk to. Lives as long as the process, because a
 //! library is never unloaded and an abandoned instance may call at any time.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -25,14 +25,17 @@ static PORTS: RwLock<Vec<Arc<Port>>> = RwLock::new(Vec::new());
 /// restarts of the instance and reloads of the config.
 pub struct Port {
     output: String,
-    form: JsonForm,
+    /// A [`JsonForm`] as a number: a reload may change it between two instances.
+    form: AtomicU8,
     host: HostRef,
     next_instance: AtomicU64,
     late_completions: AtomicU64,
     abandoned_instances: AtomicU64,
     last_late_warning: Mutex<Option<Instant>>,
-    /// How far back the plugin wants its stream to begin, in milliseconds; `None` where it has no say.
-    wanted_history_ms: Option<AtomicU64>,
+    /// Its clients carry their positions: it may ask for history. A reload may change it too.
+    broadcast: AtomicBool,
+    /// How far back the plugin wants its stream to begin, in milliseconds.
+    wanted_history_ms: AtomicU64,
     pub(crate) metrics: PluginMetrics,
     tokens: Mutex<Tokens>,
 }
@@ -62,18 +65,26 @@ impl Port {
         let ctx = ports.len() as u64 + 1;
         let port = Arc::new(Self {
             output: output.to_owned(),
-            form,
+            form: AtomicU8::new(form as u8),
             host: HostRef(Box::leak(Box::new(host::services(ctx)))),
             next_instance: AtomicU64::new(1),
             late_completions: AtomicU64::new(0),
             abandoned_instances: AtomicU64::new(0),
             last_late_warning: Mutex::new(None),
-            wanted_history_ms: broadcast.then(AtomicU64::default),
+            broadcast: AtomicBool::new(broadcast),
+            wanted_history_ms: AtomicU64::new(0),
             metrics: PluginMetrics::default(),
             tokens: Mutex::new(Tokens::default()),
         });
         ports.push(port.clone());
         port
+    }
+
+    /// What the next instance is: between two instances, not while one is up.
+    pub fn adopt(&self, form: JsonForm, broadcast: bool) {
+        self.form.store(form as u8, Ordering::Relaxed);
+        self.broadcast.store(broadcast, Ordering::Relaxed);
+        self.wanted_history_ms.store(0, Ordering::Relaxed);
     }
 
     /// Name of the output.
@@ -94,14 +105,16 @@ impl Port {
 
     /// How far back a broadcast output's plugin wants its stream to begin; zero where it did not say.
     pub fn wanted_history(&self) -> Duration {
-        Duration::from_millis(self.wanted_history_ms.as_ref().map_or(0, |ms| ms.load(Ordering::Relaxed)))
+        Duration::from_millis(self.wanted_history_ms.load(Ordering::Relaxed))
     }
 
     /// False where the output is not a broadcast.
     pub(crate) fn want_history(&self, age: Duration) -> bool {
-        let Some(ms) = &self.wanted_history_ms else { return false };
-        ms.store(u64::try_from(age.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        true
+        let may = self.broadcast.load(Ordering::Relaxed);
+        if may {
+            self.wanted_history_ms.store(u64::try_from(age.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+        may
     }
 
     pub(crate) fn by_ctx(ctx: u64) -> Option<Arc<Self>> {
@@ -118,7 +131,8 @@ impl Port {
     }
 
     pub(crate) fn form(&self) -> JsonForm {
-        self.form
+        let form = usize::from(self.form.load(Ordering::Relaxed));
+        JsonForm::ALL.get(form).copied().unwrap_or(JsonForm::Relaxed)
     }
 
     pub(crate) fn next_instance(&self) -> u64 {

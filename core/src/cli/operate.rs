@@ -1,0 +1,325 @@
+//! `tailwater output | checkpoint | snapshot | status`: what an operator asks the running daemon, over its admin port.
+//!
+//! Checkpoints can be looked at and moved without a daemon too: then this takes the lease, so that no instance starts in between.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::admin_client::{ClientError, get, post};
+use super::offline;
+use super::{AdminArgs, refuse_with};
+use crate::control::Target;
+
+/// Between two looks at a snapshot that is watched.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// `tailwater output …`
+#[derive(Debug, Subcommand)]
+pub enum OutputCommand {
+    /// Drain an output and keep it from delivering, over restarts too.
+    Pause {
+        /// Its name in the config.
+        output: String,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Let a paused or stopped output deliver again, from its checkpoint.
+    Resume {
+        /// Its name in the config.
+        output: String,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+}
+
+/// `tailwater checkpoint …`
+#[derive(Debug, Subcommand)]
+pub enum CheckpointCommand {
+    /// Show the durable place of every output.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Move an output: paused, or with no instance running.
+    Set {
+        /// Its name in the config.
+        output: String,
+        /// An event id (goes on behind it) or an RFC 3339 time (from it on).
+        to: String,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Forget the place of an output: it begins at source.start again.
+    Reset {
+        /// Its name in the config.
+        output: String,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+}
+
+/// `tailwater snapshot …`
+#[derive(Debug, Args)]
+pub struct SnapshotArgs {
+    /// The output that gets the documents that exist.
+    pub output: String,
+    /// Only this collection, db.collection; may be repeated. All that is watched without it.
+    #[arg(long = "collection", value_name = "DB.COLLECTION")]
+    pub collections: Vec<String>,
+    /// Do not wait for its end.
+    #[arg(long)]
+    pub detach: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// `tailwater status`
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// As JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// `tailwater output …`
+pub fn output(command: &OutputCommand) -> ExitCode {
+    let (output, admin, what) = match command {
+        OutputCommand::Pause { output, admin } => (output, admin, "pause"),
+        OutputCommand::Resume { output, admin } => (output, admin, "resume"),
+    };
+    finish(admin.url().and_then(|url| post(&url, &format!("/api/outputs/{}/{what}", name(output)), &json!({}))), |answer| {
+        println!("{output}: {}", text(answer, "state"));
+    })
+}
+
+/// `tailwater checkpoint …`
+pub fn checkpoint(command: &CheckpointCommand) -> ExitCode {
+    match command {
+        CheckpointCommand::List { json, admin } => {
+            let listed = or_offline(admin, |url| get(url, "/api/checkpoints"), offline::checkpoints);
+            finish(listed, |answer| if *json { println!("{answer:#}") } else { print_checkpoints(answer) })
+        }
+        CheckpointCommand::Set { output, to, admin } => {
+            let target = match to.parse::<Target>() {
+                Ok(target) => target,
+                Err(error) => return refuse_with(&error),
+            };
+            let path = format!("/api/outputs/{}/checkpoint/set", name(output));
+            let set = or_offline(
+                admin,
+                |url| post(url, &path, &json!({ "to": to })),
+                |config| offline::set_checkpoint(config, output, target),
+            );
+            finish(set, |answer| println!("{output}: {}", text(answer, "place")))
+        }
+        CheckpointCommand::Reset { output, admin } => {
+            let path = format!("/api/outputs/{}/checkpoint/reset", name(output));
+            let reset = or_offline(
+                admin,
+                |url| post(url, &path, &json!({})),
+                |config| offline::reset_checkpoint(config, output),
+            );
+            finish(reset, |answer| println!("{output}: {}", text(answer, "place")))
+        }
+    }
+}
+
+/// Through the daemon that answers; without one on the store itself, where a config was named.
+fn or_offline(
+    admin: &AdminArgs,
+    online: impl FnOnce(&str) -> Result<Value, ClientError>,
+    offline: impl FnOnce(&crate::config::Config) -> Result<Value, ClientError>,
+) -> Result<Value, ClientError> {
+    let url = admin.url()?;
+    match online(&url) {
+        Err(ClientError::Unreachable { .. }) if admin.config.is_some() => offline(&admin.load()?),
+        answer => answer,
+    }
+}
+
+/// `tailwater snapshot …`
+pub fn snapshot(args: &SnapshotArgs) -> ExitCode {
+    let url = match args.admin.url() {
+        Ok(url) => url,
+        Err(error) => return refuse_with(&error.to_string()),
+    };
+    let path = format!("/api/outputs/{}/snapshot", name(&args.output));
+    if let Err(error) = post(&url, &path, &json!({ "collections": args.collections })) {
+        return fail(&error);
+    }
+    println!("{}: snapshot begun", args.output);
+    if args.detach {
+        return ExitCode::SUCCESS;
+    }
+    watch(&url, &args.output)
+}
+
+/// Shows how far a snapshot is until it is over. Ctrl-C ends only the watching.
+fn watch(url: &str, output: &str) -> ExitCode {
+    let terminal = std::io::stdout().is_terminal();
+    loop {
+        let status = match get(url, "/api/status") {
+            Ok(status) => status,
+            Err(error) => return fail(&error),
+        };
+        let outputs = status["outputs"].as_array().into_iter().flatten();
+        let Some(found) = outputs.into_iter().find(|found| found["name"] == output) else {
+            return refuse_with(&format!("output {output} is no longer configured"));
+        };
+        let snapshot = &found["snapshot"];
+        let state = found["state"].as_str().unwrap_or_default();
+        if snapshot.is_null() && !matches!(state, "beginning" | "ending" | "starting") {
+            if terminal {
+                println!();
+            }
+            println!("{output}: every row is delivered, state {state}");
+            return ExitCode::SUCCESS;
+        }
+        if state == "stopped" {
+            eprintln!("tailwater: output {output} has stopped, its log says why; the snapshot goes on when it is resumed");
+            return ExitCode::FAILURE;
+        }
+        if !snapshot.is_null() {
+            let line = bar(snapshot["settled"].as_u64().unwrap_or(0), snapshot["estimated"].as_u64().unwrap_or(0));
+            if terminal {
+                print!("\r{output}: {line}\x1b[K");
+                // A terminal that is gone is noticed by the next print.
+                let _ = std::io::stdout().flush();
+            }
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// `[#####     ]  50 % of about 1000 rows`
+fn bar(settled: u64, estimated: u64) -> String {
+    const WIDTH: u64 = 30;
+    // The estimate may be too low.
+    let whole = estimated.max(settled).max(1);
+    let done = (settled * WIDTH / whole) as usize;
+    format!("[{:<30}] {:>3} % of about {whole} rows", "#".repeat(done), settled * 100 / whole)
+}
+
+/// `tailwater status`
+pub fn status(args: &StatusArgs) -> ExitCode {
+    finish(args.admin.url().and_then(|url| get(&url, "/api/status")), |status| {
+        if args.json { println!("{status:#}") } else { print!("{}", status_table(status)) }
+    })
+}
+
+fn status_table(status: &Value) -> String {
+    let mut rows = vec![["OUTPUT", "PLUGIN", "STATE", "LAG", "DELIVERED", "UNSETTLED", "OPLOG HEADROOM"].map(str::to_owned)];
+    for output in status["outputs"].as_array().into_iter().flatten() {
+        let state = match &output["snapshot"] {
+            Value::Null => text(output, "state"),
+            snapshot => format!(
+                "{}, snapshot {}",
+                text(output, "state"),
+                bar(snapshot["settled"].as_u64().unwrap_or(0), snapshot["estimated"].as_u64().unwrap_or(0))
+            ),
+        };
+        let headroom = output["oplog_headroom_seconds"].as_i64().map_or("unknown".to_owned(), |s| format!("{s} s"));
+        rows.push([
+            text(output, "name"),
+            text(output, "plugin"),
+            state,
+            format!("{} s", output["lag_seconds"]),
+            output["delivered"].to_string(),
+            output["unsettled"].to_string(),
+            headroom,
+        ]);
+    }
+    format!("{}, lease: {}\n{}", text(status, "name"), text(status, "lease"), table(&rows))
+}
+
+fn print_checkpoints(answer: &Value) {
+    let mut rows = vec![["OUTPUT", "TIME", "EVENT ID", "STATE"].map(str::to_owned)];
+    for row in answer["checkpoints"].as_array().into_iter().flatten() {
+        let time = row["time"].as_i64().and_then(|s| time::OffsetDateTime::from_unix_timestamp(s).ok());
+        let time = time.and_then(|t| t.format(&time::format_description::well_known::Rfc3339).ok()).unwrap_or_default();
+        let mut state = Vec::new();
+        if row["paused"] == true {
+            state.push("paused");
+        }
+        if row["snapshot"] == true {
+            state.push("in a snapshot");
+        }
+        if row["configured"] == false {
+            state.push("not configured");
+        }
+        rows.push([text(row, "output"), time, text(row, "event_id"), state.join(", ")]);
+    }
+    print!("{}", table(&rows));
+}
+
+/// Columns as wide as their widest cell.
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let widths: [usize; N] = std::array::from_fn(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0));
+    let mut text = String::new();
+    for row in rows {
+        let line: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text.push_str(line.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn text(value: &Value, key: &str) -> String {
+    value[key].as_str().map_or_else(|| value[key].to_string(), str::to_owned)
+}
+
+/// A name as part of a path: one that cannot be a name becomes one that is not found.
+fn name(output: &str) -> String {
+    if crate::config::entry::check_name(output).is_ok() { output.to_owned() } else { "-".to_owned() }
+}
+
+fn finish(answer: Result<Value, ClientError>, show: impl FnOnce(&Value)) -> ExitCode {
+    match answer {
+        Ok(answer) => {
+            show(&answer);
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &ClientError) -> ExitCode {
+    eprintln!("tailwater: {error}");
+    ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_is_never_more_than_full() {
+        assert_eq!(bar(0, 0), "[                              ]   0 % of about 1 rows");
+        assert_eq!(bar(500, 1000), "[###############               ]  50 % of about 1000 rows");
+        assert_eq!(bar(1200, 1000), "[##############################] 100 % of about 1200 rows");
+    }
+
+    #[test]
+    fn the_table_shows_every_output() {
+        let status = json!({ "name": "default", "lease": "holder", "outputs": [
+            { "name": "hooks", "plugin": "webhook", "state": "live", "lag_seconds": 0, "delivered": 12, "unsettled": 3,
+              "oplog_headroom_seconds": 86400, "snapshot": null },
+            { "name": "live", "plugin": "sse", "state": "catching_up", "lag_seconds": 7, "delivered": 0, "unsettled": 0,
+              "oplog_headroom_seconds": null, "snapshot": null },
+        ] });
+        let expected = "default, lease: holder\n\
+            OUTPUT  PLUGIN   STATE        LAG  DELIVERED  UNSETTLED  OPLOG HEADROOM\n\
+            hooks   webhook  live         0 s  12         3          86400 s\n\
+            live    sse      catching_up  7 s  0          0          unknown\n";
+        assert_eq!(status_table(&status), expected);
+    }
+}

@@ -1,0 +1,221 @@
+//! How one output begins: its place, its plugin, the proof that the oplog reaches its place. The same for the start of the daemon,
+//! a takeover, a resume and a reload.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bson::Document;
+use tracing::{info, warn};
+
+use super::{STOP_AGAIN, Shared};
+use super::places::{go_back, start_place};
+use super::slot::Slot;
+use crate::admin::Pending;
+use crate::backoff::Backoff;
+use crate::lane::life::{Change, Life};
+use crate::output::PreparedOutput;
+use crate::pipeline::PipelineError;
+use crate::plugin::Port;
+use crate::snapshot;
+use crate::source::place::Place;
+use crate::source::stream::{ChangeStream, StreamOptions};
+use crate::source::token::Timestamp64;
+
+/// Between attempts to begin, once the daemon runs.
+const AGAIN: Backoff = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(30) };
+
+/// Where an output begins.
+#[derive(Clone, Debug)]
+pub(super) struct FirstPlace {
+    /// What is still to come begins here.
+    pub place: Place,
+    /// It is an output's checkpoint already.
+    pub stored: bool,
+    /// Rows to be delivered before the stream.
+    pub snapshot: Option<Document>,
+    /// The operator has paused it.
+    pub paused: bool,
+}
+
+/// What an output begins with: enough to do it in a task of its own.
+#[derive(Clone)]
+pub(super) struct Beginning {
+    pub output: Arc<PreparedOutput>,
+    pub port: Arc<Port>,
+    /// The collections of a snapshot to begin now; empty for all.
+    pub snapshot: Option<Vec<String>>,
+}
+
+/// An output that has begun, but for its lane.
+pub(super) struct Begun {
+    pub first: FirstPlace,
+    pub plugin: StartedPlugin,
+    /// Events of a broadcast from here on are news.
+    pub live_from: Timestamp64,
+}
+
+/// A plugin after its first attempt to start.
+pub(super) struct StartedPlugin {
+    /// Up, or trying on.
+    pub life: Life,
+    /// It can never start like this, for this reason.
+    pub fatal: Option<String>,
+}
+
+impl Beginning {
+    /// Of a slot.
+    pub fn of(slot: &Slot) -> Beginning {
+        let output = Arc::clone(slot.next.as_ref().unwrap_or(&slot.output));
+        Beginning { output, port: Arc::clone(&slot.port), snapshot: slot.snapshot.clone() }
+    }
+
+    fn name(&self) -> &str {
+        &self.output.config.name
+    }
+
+    fn is_broadcast(&self) -> bool {
+        self.output.library.descriptor().broadcast
+    }
+
+    /// At the output's checkpoint, or at `source.start`; a broadcast output at now.
+    pub async fn first_place(&self, shared: &Shared) -> Result<FirstPlace, PipelineError> {
+        let name = self.name();
+        let now = shared.now().await?;
+        let after_now = Place::From(Timestamp64(now.0 + 1));
+        if self.is_broadcast() {
+            return Ok(FirstPlace { place: after_now, stored: false, snapshot: None, paused: false });
+        }
+        let stored = shared.store.load(name).await?;
+        let mut first = match stored {
+            Some(checkpoint) => {
+                let (place, snapshot, paused) = (checkpoint.place, checkpoint.snapshot, checkpoint.paused);
+                info!(output = name, %place, snapshot = snapshot.is_some(), "going on at the checkpoint");
+                FirstPlace { place, stored: true, snapshot, paused }
+            }
+            None => {
+                let place = start_place(&shared.config.source.start, now)?;
+                info!(output = name, %place, "no checkpoint yet, beginning at source.start");
+                let begins = shared.config.source.start == crate::source::config::Start::Snapshot;
+                let snapshot = begins.then(|| Vec::new());
+                let snapshot = match snapshot {
+                    Some(all) => Some(self.new_snapshot(shared, now, &all).await?),
+                    None => None,
+                };
+                FirstPlace { place, stored: false, snapshot, paused: false }
+            }
+        };
+        if let Some(collections) = &self.snapshot {
+            first.snapshot = Some(self.new_snapshot(shared, now, collections).await?);
+            shared.store.save(name, &first.place, first.snapshot.as_ref()).await?;
+        }
+        Ok(first)
+    }
+
+    async fn new_snapshot(
+        &self,
+        shared: &Shared,
+        now: Timestamp64,
+        collections: &[String],
+    ) -> Result<Document, PipelineError> {
+        let planned = snapshot::plan(&shared.deployment.client, &shared.config.source.watch, collections, now).await?;
+        Ok(planned.to_document())
+    }
+
+    /// One attempt. An output whose plugin did not start tries on by itself, or is stopped, while the others work.
+    pub async fn start_plugin(&self, awaited: Option<Pending>) -> StartedPlugin {
+        let (name, descriptor) = (self.name(), self.output.library.descriptor());
+        self.port.adopt(self.output.config.json, descriptor.broadcast);
+        let options = Arc::new(self.output.config.options.clone());
+        let mut life = Life::new(self.output.library.clone(), Arc::clone(&self.port), options, awaited);
+        let fatal = match life.change().await {
+            Change::Fatal(reason) => Some(reason),
+            Change::NotStarted { reason, wait } => {
+                warn!(output = name, ?wait, "plugin did not start: {reason}; trying again");
+                None
+            }
+            Change::Started => {
+                info!(output = name, plugin = descriptor.name, "plugin started");
+                None
+            }
+            // Not before a batch was handed out.
+            Change::Outcome(_) => None,
+        };
+        if let Some(reason) = &fatal {
+            life.is_awaited_no_more();
+            tracing::error!(
+                output = name,
+                "output stopped: start its plugin: {reason}; mend the cause, then run: tailwater output resume {name}"
+            );
+        }
+        StartedPlugin { life, fatal }
+    }
+
+    /// A broadcast begins as long before now as its plugin wants to have history.
+    pub async fn reach_back(
+        &self,
+        shared: &Shared,
+        first: &mut FirstPlace,
+        plugin: &StartedPlugin,
+    ) -> Result<(), PipelineError> {
+        let wanted = plugin.life.wanted_history();
+        if self.is_broadcast() && !wanted.is_zero() {
+            go_back(first, self.name(), wanted, &self.stream(shared), shared.now().await?).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a place durable that did not come from a checkpoint, once it is proved: one that the oplog does not reach must not
+    /// outlive the mending of `source.start`. `open_since` is where a stream that is open already begins.
+    pub async fn make_durable(
+        &self,
+        shared: &Shared,
+        first: &FirstPlace,
+        open_since: Option<&Place>,
+    ) -> Result<(), PipelineError> {
+        if first.stored || self.is_broadcast() {
+            return Ok(());
+        }
+        if !open_since.is_some_and(|since| first.place.is_covered_since(since)) {
+            ChangeStream::open(self.stream(shared), first.place.clone()).await?;
+        }
+        shared.store.save(self.name(), &first.place, first.snapshot.as_ref()).await?;
+        Ok(())
+    }
+
+    /// The shared stream for this output alone.
+    fn stream(&self, shared: &Shared) -> StreamOptions {
+        StreamOptions { filter: self.output.config.query.clone(), ..shared.options.clone() }
+    }
+
+    /// All of it, once the daemon runs: tried again until it succeeds.
+    pub async fn begin(self, shared: Arc<Shared>) -> Begun {
+        let mut attempt = 0;
+        loop {
+            match self.try_begin(&shared).await {
+                Ok(begun) => return begun,
+                Err(error) => {
+                    attempt += 1;
+                    let wait = AGAIN.delay(attempt, rand::random());
+                    warn!(output = self.name(), ?wait, "the output cannot begin: {error}; trying again");
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+
+    async fn try_begin(&self, shared: &Shared) -> Result<Begun, PipelineError> {
+        let mut first = self.first_place(shared).await?;
+        let live_from = shared.now().await?;
+        let mut plugin = self.start_plugin(None).await;
+        let proved = async {
+            self.reach_back(shared, &mut first, &plugin).await?;
+            self.make_durable(shared, &first, None).await
+        };
+        if let Err(error) = proved.await {
+            // Its port must be free for the next attempt.
+            plugin.life.stop(STOP_AGAIN).await;
+            return Err(error);
+        }
+        Ok(Begun { first, plugin, live_from: Timestamp64(live_from.0 + 1) })
+    }
+}

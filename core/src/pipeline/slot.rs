@@ -1,0 +1,124 @@
+//! One output as the pipeline sees it: what is wanted of it, and what it is doing. Pure bookkeeping; starts and ends nothing.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use super::PipelineMetrics;
+use crate::control::{Refusal, Reply};
+use crate::lane::metrics::LaneMetrics;
+use crate::lane::replay::Replays;
+use crate::output::PreparedOutput;
+use crate::plugin::Port;
+
+/// One output.
+pub(super) struct Slot {
+    /// As configured now.
+    pub output: Arc<PreparedOutput>,
+    /// As configured from its next start on.
+    pub next: Option<Arc<PreparedOutput>>,
+    /// No longer configured: goes when its lane has ended.
+    pub removed: bool,
+    /// By an operator.
+    pub paused: bool,
+    /// What its next start is to begin with.
+    pub snapshot: Option<Vec<String>>,
+    /// What it does.
+    pub phase: Phase,
+    /// Commands that are answered when the phase changes.
+    pub waiting: Vec<Reply>,
+    /// Of all its plugin instances, old and new.
+    pub port: Arc<Port>,
+    /// Where it counts.
+    pub metrics: LaneMetrics,
+}
+
+/// What an output does.
+pub(super) enum Phase {
+    /// No lane.
+    Idle,
+    /// Its place is looked up and its plugin starts.
+    Beginning(AbortHandle),
+    /// A lane is at work.
+    Running(LaneEnds),
+    /// Its lane drains.
+    Ending,
+    /// Its lane failed: a fault of ours. It stays so until it is resumed.
+    Failed,
+}
+
+/// The pipeline's ends of a lane.
+pub(super) struct LaneEnds {
+    /// Names the deadline of its drain.
+    pub drain: watch::Sender<Option<Instant>>,
+    /// Takes dead letters to deliver again.
+    pub replays: Replays,
+}
+
+impl Slot {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.output.config.name
+    }
+
+    /// Whether its clients carry its position: then every instance runs it.
+    pub fn is_broadcast(&self) -> bool {
+        self.output.library.descriptor().broadcast
+    }
+
+    /// A slot without a lane.
+    pub fn new(output: PreparedOutput, metrics: &PipelineMetrics) -> Slot {
+        let descriptor = output.library.descriptor();
+        let port = if descriptor.broadcast { Port::of_broadcast } else { Port::new };
+        Slot {
+            port: port(&output.config.name, output.config.json),
+            metrics: metrics.lanes.of(&output.config.name),
+            output: Arc::new(output),
+            next: None,
+            removed: false,
+            paused: false,
+            snapshot: None,
+            phase: Phase::Idle,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Whether a lane should be at work, where this instance is `holder` of the lease or not. One that runs is ended for a
+    /// snapshot, and begins again with it.
+    pub fn is_wanted(&self, holder: bool) -> bool {
+        let ends_for_snapshot = self.snapshot.is_some() && matches!(self.phase, Phase::Running(_) | Phase::Ending);
+        !self.removed
+            && !self.paused
+            && self.next.is_none()
+            && !ends_for_snapshot
+            && (holder || self.is_broadcast())
+    }
+
+    /// Answers the commands that wait for this slot.
+    pub fn answer(&mut self, answer: Result<Value, Refusal>) {
+        for reply in self.waiting.drain(..) {
+            // Who asked may have gone.
+            let _ = reply.send(answer.clone());
+        }
+    }
+
+    /// True when nothing is at work and nothing will change by itself.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Idle | Phase::Failed)
+    }
+
+    /// The word for its state, where the lane does not say.
+    pub fn word(&self, holder: bool) -> Option<&'static str> {
+        match self.phase {
+            Phase::Idle if self.paused => Some("paused_by_operator"),
+            Phase::Idle if !holder && !self.is_broadcast() => Some("standby"),
+            Phase::Idle | Phase::Beginning(_) => Some("beginning"),
+            Phase::Ending => Some("ending"),
+            Phase::Running(_) => None,
+            Phase::Failed => Some("stopped"),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The pump: reads the shared stream into the window. Never waits for a lane; knows no outputs and no disk.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{error, info};
+
+use crate::source::error::SourceError;
+use crate::source::metrics::SourceMetrics;
+use crate::source::stream::ChangeStream;
+use crate::window::{Coverage, Window};
+
+/// A stream with another filter to go over to: already open, at or before the place the pump is at.
+pub struct Switch {
+    /// Nothing was read from it yet.
+    pub stream: ChangeStream,
+    /// What its filter lets through.
+    pub coverage: Coverage,
+    /// Told once it is the stream that is read.
+    pub done: oneshot::Sender<()>,
+}
+
+/// Reads the stream into the window until told to stop or until it cannot go on.
+///
+/// When the oplog no longer reaches back to where the stream broke, it goes on at now: each lane finds by itself what it has missed,
+/// and does what its `history_lost` says.
+///
+/// # Errors
+/// What no reopening mends; see [`SourceError`].
+pub async fn pump(
+    mut stream: ChangeStream,
+    window: Arc<Window>,
+    metrics: SourceMetrics,
+    mut stop: watch::Receiver<bool>,
+    mut switches: mpsc::Receiver<Switch>,
+) -> Result<(), SourceError> {
+    loop {
+        // A read that is dropped here is never continued, or only after the place it stands at, so its cancellation costs nothing.
+        let batch = tokio::select! {
+            batch = stream.next() => batch,
+            Some(switch) = switches.recv() => {
+                stream = stream.go_over_to(switch.stream);
+                window.refilter(switch.coverage);
+                info!("the shared stream is read with another filter now");
+                // Who asked may have gone.
+                let _ = switch.done.send(());
+                continue;
+            }
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        };
+        match batch {
+            Ok(batch) => {
+                metrics.read(&batch);
+                window.push(batch.events, batch.reached);
+            }
+            Err(lost @ SourceError::HistoryLost { .. }) => {
+                error!("{lost}; the shared stream goes on at now, outputs that were behind find out for themselves");
+                let floor = stream.restart_at_now().await?;
+                window.restart(floor);
+            }
+            Err(error) => return Err(error),
+        }
+        let (events, bytes) = window.size();
+        metrics.window(events, bytes);
+    }
+}

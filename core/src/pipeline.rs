@@ -12,12 +12,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bson::{Document, doc};
 use futures::StreamExt;
 use futures::future::{join_all, try_join_all};
 use futures::stream::FuturesUnordered;
 use prometheus_client::registry::Registry;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
@@ -27,6 +26,8 @@ use crate::checkpoint::mongodb::MongoDbStore;
 use crate::checkpoint::{self, CheckpointError, Store};
 use crate::config::Config;
 use crate::lane::broadcast::Broadcast;
+use crate::lane::catch_up::CatchUps;
+use crate::lane::catch_up::metrics::CatchUpMetrics;
 use crate::lane::durable::Durable;
 use crate::lane::intake::Intake;
 use crate::lane::metrics::{LaneFamilies, State};
@@ -41,7 +42,7 @@ use crate::source::metrics::SourceMetrics;
 use crate::source::pump;
 use crate::source::stream::{ChangeStream, StreamOptions};
 use crate::source::token::Timestamp64;
-use crate::window::Window;
+use crate::window::{Coverage, Window};
 
 /// Connections beside one per output for its checkpoint and one per catch-up stream: the shared stream, and the start.
 const SPARE_CONNECTIONS: u32 = 4;
@@ -85,6 +86,7 @@ pub struct PipelineMetrics {
     source: SourceMetrics,
     health: HealthMetrics,
     lanes: LaneFamilies,
+    catch_ups: CatchUpMetrics,
 }
 
 impl PipelineMetrics {
@@ -93,6 +95,7 @@ impl PipelineMetrics {
         self.source.register(registry);
         self.health.register(registry);
         self.lanes.register(registry);
+        self.catch_ups.register(registry);
     }
 }
 
@@ -137,7 +140,7 @@ async fn open_stream(
     plugins: &[StartedPlugin],
     store: &Store,
 ) -> Result<(ChangeStream, StreamOptions), PipelineError> {
-    let filter = union(outputs.iter().map(|output| output.config.query.as_ref()));
+    let filter = coverage(outputs).to_match();
     let options = StreamOptions { filter, ..StreamOptions::new(deployment.client.clone(), &config.source) };
     for ((output, plugin), first) in outputs.iter().zip(plugins).zip(places.iter_mut()) {
         let wanted = plugin.life.wanted_history();
@@ -174,14 +177,14 @@ struct Started {
 
 fn run_lanes(config: Config, started: Started, metrics: PipelineMetrics) -> Running {
     let Started { outputs, places, plugins, store, stream, options, now } = started;
-    let window = Arc::new(Window::new(config.window.bytes_max, shared_place(&places)));
-    let permits = Arc::new(Semaphore::new(config.source.catch_up_streams_max as usize));
+    let window = Arc::new(Window::new(config.window.bytes_max, shared_place(&places), coverage(&outputs)));
+    let catch_ups = CatchUps::new(options, config.source.catch_up_streams_max, metrics.catch_ups);
     let (drain_lanes, drain) = watch::channel(None);
     let lanes = FuturesUnordered::new();
     for ((output, plugin), first) in outputs.into_iter().zip(plugins).zip(places) {
         let place = first.place;
-        let own = options_of(&output, &options);
-        let intake = Intake::new(Arc::clone(&window), &place, own, Arc::clone(&permits));
+        let query = output.config.query.clone();
+        let intake = Intake::new(Arc::clone(&window), &place, query, Arc::clone(&catch_ups));
         let descriptor = output.library.descriptor();
         let kept = (!descriptor.broadcast).then(|| Arc::clone(&store));
         let (name, ahead_max) = (output.config.name.clone(), output.config.ahead_max);
@@ -283,18 +286,7 @@ fn options_of(output: &PreparedOutput, shared: &StreamOptions) -> StreamOptions 
     StreamOptions { filter: output.config.query.clone(), ..shared.clone() }
 }
 
-/// One `$match` that lets through what any output wants; `None` as soon as one wants everything.
-fn union<'a>(queries: impl Iterator<Item = Option<&'a Document>>) -> Option<Document> {
-    let mut different: Vec<&Document> = Vec::new();
-    for query in queries {
-        let query = query?;
-        if !different.contains(&query) {
-            different.push(query);
-        }
-    }
-    match different.as_slice() {
-        [] => None,
-        [only] => Some((*only).clone()),
-        several => Some(doc! { "$or": several.iter().map(|query| (*query).clone()).collect::<Vec<_>>() }),
-    }
+/// What the outputs want of the stream, together.
+fn coverage(outputs: &[PreparedOutput]) -> Coverage {
+    Coverage::of(outputs.iter().map(|output| output.config.query.clone()))
 }

@@ -6,6 +6,7 @@
 //! memory; this file is the loop that turns them.
 
 pub mod broadcast;
+pub mod catch_up;
 pub mod config;
 pub mod durable;
 pub mod intake;

@@ -1,15 +1,16 @@
-//! Where one lane's events come from: the window while the lane keeps up, a change stream of its own while it does not.
+//! Where one lane's events come from: the window while the lane keeps up, a catch-up stream while it does not. Knows how to go
+//! from one to the other without loss; nothing of how streams are shared.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::JoinHandle;
+use bson::Document;
+use tokio::sync::watch;
 
 use crate::event::Event;
+use crate::lane::catch_up::{CatchUp, CatchUps};
 use crate::source::error::SourceError;
 use crate::source::place::Place;
-use crate::source::stream::{Batch, ChangeStream, StreamOptions};
 use crate::window::{Read, Window};
 
 /// Most events and bytes taken out of the window at once; they stay pinned while the lane works on them.
@@ -21,10 +22,10 @@ pub struct Intake {
     window: Arc<Window>,
     /// Wakes the lane when the window has grown.
     pushed: watch::Receiver<u64>,
-    /// How a catch-up stream of this lane is opened, its own `match` in it.
-    catch_up_options: StreamOptions,
-    /// Bounds the catch-up streams of all lanes together.
-    permits: Arc<Semaphore>,
+    /// The lane's `match`: what it wants of the stream; `None` = everything.
+    query: Option<Document>,
+    /// Where it goes on outside the window, with all other lanes that are there.
+    catch_ups: Arc<CatchUps>,
     from: From,
     /// Read and not handed on, in stream order.
     buffer: VecDeque<Arc<Event>>,
@@ -39,25 +40,12 @@ pub struct Intake {
 enum From {
     /// The window, from this sequence number on.
     Window(u64),
-    /// A stream of its own.
+    /// A catch-up stream, or waiting for one.
     CatchUp(CatchUp),
-    /// Outside the window without a stream; one is opened when there is room for events.
+    /// Outside the window; a stream is asked for when there is room for events.
     Outside,
     /// The stream cannot go on.
     Lost,
-}
-
-struct CatchUp {
-    batches: mpsc::Receiver<Result<Batch, SourceError>>,
-    task: JoinHandle<()>,
-    /// A batch has come. Until then the lane may be waiting for others to give their stream back.
-    begun: bool,
-}
-
-impl Drop for CatchUp {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 /// What the lane finds when it asks for an event.
@@ -71,14 +59,15 @@ pub enum Next {
 }
 
 impl Intake {
-    /// Reads on from `place`: in the window if it holds what is still to come, else on a stream of its own.
-    pub fn new(window: Arc<Window>, place: &Place, catch_up_options: StreamOptions, permits: Arc<Semaphore>) -> Self {
+    /// Reads on from `place` what `query` lets through, and maybe more: in the window if it holds all that is still to come, else on
+    /// a catch-up stream. To be asked for events inside a tokio runtime.
+    pub fn new(window: Arc<Window>, place: &Place, query: Option<Document>, catch_ups: Arc<CatchUps>) -> Self {
         let pushed = window.subscribe();
         let mut intake = Intake {
             window,
             pushed,
-            catch_up_options,
-            permits,
+            query,
+            catch_ups,
             from: From::Outside,
             buffer: VecDeque::new(),
             joined_at: None,
@@ -106,13 +95,17 @@ impl Intake {
             match &mut self.from {
                 From::Window(seq) => {
                     self.pushed.mark_unchanged();
-                    match self.window.read(*seq, READ_EVENTS_MAX, READ_BYTES_MAX, &mut self.buffer) {
+                    let query = self.query.as_ref();
+                    match self.window.read(*seq, query, READ_EVENTS_MAX, READ_BYTES_MAX, &mut self.buffer) {
                         Read::Events(next) => *seq = next,
-                        // A lane may be ahead of the window, and its place never goes back.
-                        Read::CaughtUp(reached) if reached == *read_to || !reached.is_covered_since(read_to) => {
-                            return Next::Nothing;
+                        Read::CaughtUp(next, reached) => {
+                            *seq = next;
+                            // A lane may be ahead of the window, and its place never goes back.
+                            if reached == *read_to || !reached.is_covered_since(read_to) {
+                                return Next::Nothing;
+                            }
+                            return Next::Reached(reached);
                         }
-                        Read::CaughtUp(reached) => return Next::Reached(reached),
                         Read::FellOff => {
                             self.falls += 1;
                             self.from = From::Outside;
@@ -122,12 +115,12 @@ impl Intake {
                 // It may fit again: a lane that paused long can be back at the end of a quiet stream.
                 From::Outside => {
                     if !self.try_join(read_to, true) {
-                        self.from = From::CatchUp(self.catch_up(read_to.clone()));
+                        self.from = From::CatchUp(self.catch_ups.request(read_to.clone(), self.query.clone()));
                         return Next::Nothing;
                     }
                 }
                 From::CatchUp(stream) => {
-                    if stream.begun || !self.try_join(read_to, true) {
+                    if stream.has_begun() || !self.try_join(read_to, true) {
                         return Next::Nothing;
                     }
                 }
@@ -150,14 +143,14 @@ impl Intake {
                 Ok(())
             }
             From::CatchUp(stream) => {
+                let waits = !stream.has_begun();
                 let batch = tokio::select! {
-                    batch = stream.batches.recv() => batch,
+                    batch = stream.next() => batch,
                     // While it waits for its turn the window may come to hold all that is missing.
-                    Ok(()) = self.pushed.changed(), if !stream.begun => return Ok(()),
+                    Ok(()) = self.pushed.changed(), if waits => return Ok(()),
                 };
                 match batch {
                     Some(Ok(batch)) => {
-                        stream.begun = true;
                         self.buffer.extend(batch.events);
                         self.reached = Some(batch.reached);
                         Ok(())
@@ -166,6 +159,7 @@ impl Intake {
                         self.from = From::Lost;
                         Err(error)
                     }
+                    // Its time was over, or others were kept waiting by this lane: it asks again where it is now.
                     None => {
                         self.from = From::Outside;
                         Ok(())
@@ -200,59 +194,48 @@ impl Intake {
     /// Goes over to the window if it holds all that is still to come behind `place`.
     fn try_join(&mut self, place: &Place, settle_in: bool) -> bool {
         let live = matches!(self.from, From::Window(_));
-        let joined = if live { None } else { self.window.join(place, settle_in) };
+        let joined = if live { None } else { self.window.join(place, self.query.as_ref(), settle_in) };
         if let Some(seq) = joined {
             self.from = From::Window(seq);
             self.joined_at = Some(place.clone());
         }
         joined.is_some()
     }
-
-    fn catch_up(&self, place: Place) -> CatchUp {
-        let (options, permits) = (self.catch_up_options.clone(), Arc::clone(&self.permits));
-        let (sender, batches) = mpsc::channel(1);
-        let task = tokio::spawn(async move {
-            // Closed never: the semaphore lives as long as the pipeline.
-            let Ok(_permit) = permits.acquire_owned().await else { return };
-            let mut stream = ChangeStream::new(options, place);
-            // A place for the batch first: a lane that takes nothing must not have another one read for it.
-            while let Ok(slot) = sender.reserve().await {
-                let batch = stream.next().await;
-                let failed = batch.is_err();
-                slot.send(batch);
-                if failed {
-                    return;
-                }
-            }
-        });
-        CatchUp { batches, task, begun: false }
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
+    use bson::doc;
     use mongodb::Client;
     use mongodb::options::ClientOptions;
 
     use super::*;
     use crate::event::fixture::{event, token, token_data};
+    use crate::lane::catch_up::metrics::CatchUpMetrics;
     use crate::source::scope::Scope;
+    use crate::source::stream::StreamOptions;
     use crate::source::token::Timestamp64;
+    use crate::window::Coverage;
 
-    /// A deployment that is not there: streams on it try to open without end.
-    fn nowhere() -> StreamOptions {
-        let options = ClientOptions::builder().server_selection_timeout(Duration::from_millis(10)).build();
-        StreamOptions {
-            client: Client::with_options(options).expect("a client"),
+    /// Of a deployment that is not there: streams on it try to open without end.
+    fn nowhere() -> Arc<CatchUps> {
+        let timeout = std::time::Duration::from_millis(10);
+        let client = ClientOptions::builder().server_selection_timeout(timeout).build();
+        let options = StreamOptions {
+            client: Client::with_options(client).expect("a client"),
             scope: Scope { database: None, filter: None },
             full_document: None,
             full_document_before_change: None,
             show_expanded_events: false,
             pipeline: Vec::new(),
             filter: None,
-        }
+            batch_size: 1,
+        };
+        CatchUps::new(options, 1, CatchUpMetrics::default())
+    }
+
+    fn window(floor: Place) -> Arc<Window> {
+        Arc::new(Window::new(1 << 20, floor, Coverage::everything()))
     }
 
     fn at(time: u32) -> Place {
@@ -269,8 +252,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_lane_ahead_of_the_window_neither_repeats_nor_goes_back() {
-        let window = Arc::new(Window::new(1 << 20, Place::From(Timestamp64(1))));
-        let mut intake = Intake::new(Arc::clone(&window), &at(5), nowhere(), Arc::new(Semaphore::new(1)));
+        let window = window(Place::From(Timestamp64(1)));
+        let mut intake = Intake::new(Arc::clone(&window), &at(5), None, nowhere());
         assert!(intake.is_live());
         assert!(matches!(intake.next(&at(5)), Next::Nothing), "the window has come less far than the lane");
         window.push((1..=3).map(|time| event(&token_data(time, 1, 0), Some(1), 0)).collect(), at(3));
@@ -282,30 +265,44 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lane_that_rests_gives_its_stream_to_others() {
-        let window = Arc::new(Window::new(1 << 20, at(100)));
-        let permits = Arc::new(Semaphore::new(1));
-        let mut first = Intake::new(Arc::clone(&window), &at(5), nowhere(), Arc::clone(&permits));
-        assert!(matches!(first.next(&at(5)), Next::Nothing) && !first.is_live());
-        while permits.available_permits() > 0 {
-            tokio::task::yield_now().await;
-        }
-        first.rest();
-        // Handed on as soon as the stream's task is gone; the test ends by its own limit if that never happens.
-        let handed_on = tokio::time::timeout(Duration::from_secs(20), permits.acquire()).await;
-        assert!(handed_on.is_ok(), "a lane at rest keeps no stream");
-    }
-
-    #[tokio::test]
     async fn a_lane_that_waits_for_a_stream_takes_the_window_when_it_fits_again() {
-        let window = Arc::new(Window::new(1 << 20, at(100)));
-        // No stream is free, ever.
-        let mut intake = Intake::new(Arc::clone(&window), &at(100), nowhere(), Arc::new(Semaphore::new(0)));
+        let window = window(at(100));
+        let catch_ups = nowhere();
+        // The only stream is taken, for ever.
+        let _taken = catch_ups.request(at(1), None);
+        let mut intake = Intake::new(Arc::clone(&window), &at(100), None, Arc::clone(&catch_ups));
         assert!(intake.is_live());
         let large = (101..=104).map(|time| event(&token_data(time, 1, 0), Some(1), 400_000)).collect();
         window.push(large, at(104));
         assert!(matches!(intake.next(&at(100)), Next::Nothing) && !intake.is_live(), "it fell off");
         // It was given what it missed otherwise, and is at 104 now.
         assert!(matches!(intake.next(&at(104)), Next::Nothing) && intake.is_live());
+    }
+
+    #[tokio::test]
+    async fn a_filter_that_leaves_the_lane_out_ends_its_reading() {
+        let window = window(at(1));
+        let query = doc! { "operationType": "delete" };
+        let mut intake = Intake::new(Arc::clone(&window), &at(1), Some(query.clone()), nowhere());
+        window.push(vec![event(&token_data(2, 1, 0), Some(1), 0)], at(2));
+        window.refilter(Coverage::of([Some(doc! { "operationType": "insert" })]));
+        window.push(vec![event(&token_data(3, 1, 0), Some(1), 0)], at(3));
+        assert_eq!(times(&mut intake, &at(1)), [2], "what was read for it is still good");
+        assert!(matches!(intake.next(&at(2)), Next::Nothing) && !intake.is_live());
+        window.refilter(Coverage::of([Some(query)]));
+        assert!(matches!(intake.next(&at(2)), Next::Nothing) && !intake.is_live(), "3 may not be what it missed");
+        assert!(matches!(intake.next(&at(3)), Next::Nothing) && intake.is_live());
+        assert_eq!(intake.falls(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_window_that_begins_anew_is_joined_behind_its_beginning_only() {
+        let window = window(at(1));
+        let mut intake = Intake::new(Arc::clone(&window), &at(1), None, nowhere());
+        window.restart(at(50));
+        assert!(matches!(intake.next(&at(1)), Next::Nothing) && !intake.is_live());
+        window.push(vec![event(&token_data(51, 1, 0), Some(1), 0)], at(51));
+        assert!(matches!(intake.next(&at(49)), Next::Nothing) && !intake.is_live());
+        assert_eq!(times(&mut intake, &at(50)), [51]);
     }
 }

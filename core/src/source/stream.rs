@@ -49,6 +49,8 @@ pub struct StreamOptions {
     pub pipeline: Vec<Document>,
     /// `$match` of the outputs this stream is for; `None` = all events.
     pub filter: Option<Document>,
+    /// Events asked for in one reply.
+    pub batch_size: u32,
 }
 
 impl StreamOptions {
@@ -71,6 +73,7 @@ impl StreamOptions {
             show_expanded_events: source.show_expanded_events,
             pipeline: source.pipeline.clone(),
             filter: None,
+            batch_size: BATCH_SIZE,
         }
     }
 }
@@ -208,7 +211,8 @@ impl ChangeStream {
         let database = self.options.client.database(self.options.scope.database.as_deref().unwrap_or("admin"));
         let pipeline = self.pipeline();
         debug!(?pipeline, "open change stream");
-        let mut cursor = database.aggregate(pipeline).batch_size(BATCH_SIZE).max_await_time(AWAIT_MAX).batch().await?;
+        let batch_size = self.options.batch_size;
+        let mut cursor = database.aggregate(pipeline).batch_size(batch_size).max_await_time(AWAIT_MAX).batch().await?;
         // The reply to the open itself, then the first read: only that one shows that the history is there.
         let mut first = Vec::with_capacity(2);
         for _ in 0..2 {
@@ -312,9 +316,12 @@ async fn read_ahead(mut cursor: RawBatchCursor, first: Vec<RawBatch>, sender: mp
             return;
         }
     }
-    while let Some(reply) = cursor.next().await {
+    // A place for the reply first: one is read ahead and not two, for each may hold 16 MiB.
+    while let Ok(place) = sender.reserve().await {
+        let Some(reply) = cursor.next().await else { return };
         let failed = reply.is_err();
-        if sender.send(reply).await.is_err() || failed {
+        place.send(reply);
+        if failed {
             return;
         }
     }

@@ -8,6 +8,7 @@ pub(crate) mod fixture;
 pub mod id;
 pub mod json;
 mod key;
+mod row;
 mod scan;
 
 use std::{
@@ -20,11 +21,13 @@ use std::{
 };
 
 use bson::RawDocument;
+use tailwater_match::raw::Elements;
 
 use self::scan::{Fields, Scan, Span};
 pub use self::{
     id::{EventId, EventIdError},
     json::{JsonError, JsonForm},
+    row::RowHead,
     scan::EventError,
 };
 use crate::source::token::Token;
@@ -60,7 +63,19 @@ impl Event {
     /// When `_id` is no resume token, `operationType` is missing or a field has a type that the server never gives it. Also
     /// for a fragment of a split event: merge the fragments first.
     pub fn from_raw(doc: &RawDocument) -> Result<Event, EventError> {
-        let raw: Box<[u8]> = doc.as_bytes().into();
+        Event::new(doc.as_bytes().into())
+    }
+
+    /// A document as it was found by a snapshot, as an event with operation type [`RowHead::OPERATION_TYPE`].
+    ///
+    /// # Errors
+    /// When the document is damaged or has no `_id`.
+    pub fn from_row(head: &RowHead, document: &RawDocument) -> Result<Event, EventError> {
+        Event::new(head.event(document)?)
+    }
+
+    fn new(raw: Box<[u8]>) -> Result<Event, EventError> {
+        let doc = RawDocument::from_bytes(&raw).map_err(|error| EventError::Bson(error.to_string()))?;
         let scan = Scan::run(doc)?;
         Ok(Event {
             raw,
@@ -102,6 +117,9 @@ impl Event {
     /// The event's id, the same on every instance and after every restart.
     pub fn id(&self) -> &EventId {
         self.id.get_or_init(|| {
+            if let Some(id) = self.row_id() {
+                return id;
+            }
             EventId::of_event(
                 self.token.position(),
                 id::Identity {
@@ -111,6 +129,19 @@ impl Event {
                 },
             )
         })
+    }
+
+    /// Whether this is a row of a snapshot: a document that was there, not a change of it.
+    pub fn is_row(&self) -> bool {
+        self.operation_type() == RowHead::OPERATION_TYPE && !self.token.is_event()
+    }
+
+    fn row_id(&self) -> Option<EventId> {
+        if !self.is_row() {
+            return None;
+        }
+        let id = Elements::of(self.document_key()?).find(b"_id").ok()??.value;
+        Some(EventId::of_row(self.token.position().time, self.span(self.fields.ns)?, id.kind(), id.bytes()))
     }
 
     /// What keeps the events of one document in order: a hash of `ns` and `documentKey._id`, see `event/key.rs`. `None` for an

@@ -10,6 +10,11 @@
 //!
 //! `<T>-0000000000000000` is a position without an event: from T on, inclusive. An event at index 0 whose hash is zero
 //! looks like it, and is then read as it: delivered again, never skipped.
+//!
+//! `<T of the snapshot>-<hash, 16 hex>` names a row of a snapshot: the first 8 bytes of the SHA-256 of the BSON document
+//! `{ns, _id}`, with the `ns` of the event and the document's own `_id` as their values; zero is written as 1, so that a row
+//! never looks like a position. T sorts it between what was before the snapshot began and what came after; within T its
+//! digits say nothing of a position.
 
 mod sha;
 
@@ -64,6 +69,17 @@ impl EventId {
 
     pub(crate) fn of_event(position: Position, identity: Identity<'_>) -> EventId {
         EventId::from_parts(position, identity.hash())
+    }
+
+    /// The id of the row of a snapshot at `time`: the document whose `_id` has this BSON type and value, in the namespace with
+    /// this raw `ns`.
+    pub(crate) fn of_row(time: Timestamp64, ns: &[u8], id_kind: u8, id: &[u8]) -> EventId {
+        let ns_name: &[u8] = b"\x03ns\0";
+        let id_name = [id_kind, b'_', b'i', b'd', 0];
+        let len = (ns_name.len() + ns.len() + id_name.len() + id.len() + 5) as u32;
+        let hash = sha::first_two_words([&len.to_le_bytes(), ns_name, ns, &id_name, id, &[0]]).max(1);
+        let position = Position { time, txn_op_index: hash >> 32 };
+        EventId::from_parts(position, hash as u32)
     }
 
     /// The id's 33 characters.
@@ -191,5 +207,21 @@ mod tests {
         let drop = b"\x0d\0\0\0dropDatabase\0";
         check(Identity { operation_type: drop, ns: Some(ns.as_bytes()), document_key: None }, 0xdb5d_bee2);
         check(Identity { operation_type: drop, ns: None, document_key: None }, 0x8493_30bb);
+    }
+
+    /// Made with Python, the BSON written out by hand:
+    /// `hashlib.sha256(b"\x35\0\0\0" b"\x03ns\0" b"\x23\0\0\0\x02db\0\x05\0\0\0shop\0\x02coll\0\x07\0\0\0orders\0\0"
+    /// b"\x10_id\0\x01\0\0\0" b"\0").hexdigest()[:16]`, and so on.
+    #[test]
+    fn a_row_is_named_by_namespace_and_id() {
+        let ns = bson::rawdoc! { "db": "shop", "coll": "orders" };
+        let check = |kind: u8, id: &[u8], expected: &str| {
+            let id = EventId::of_row(Timestamp64(0x6b02_4d1b_0000_0005), ns.as_bytes(), kind, id);
+            assert_eq!(id.as_str(), format!("6b024d1b00000005-{expected}"));
+            assert!(!id.is_position());
+        };
+        check(0x10, &1i32.to_le_bytes(), "2841ffb08685491a");
+        check(0x02, b"\x02\0\0\0a\0", "d3e20a63cc62dae4");
+        check(0x0a, b"", "300a7dc5e1d41e97");
     }
 }

@@ -7,7 +7,7 @@
 
 use std::cell::RefCell;
 
-use ring::digest::{Context, SHA256};
+use ring::digest::{Context, Digest, SHA256};
 
 const BLOCK: usize = 64;
 /// First blocks that each thread remembers: one for each pair of collection and operation type, while they are few.
@@ -27,7 +27,16 @@ thread_local! {
 
 /// The first 4 bytes, big endian, of the digest of all parts together.
 pub(super) fn first_word<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u32 {
-    let digest = MEMORY.with_borrow_mut(|Memory { message, first }| {
+    digest(parts).as_ref().first_chunk().map_or(0, |word| u32::from_be_bytes(*word))
+}
+
+/// The first 8 bytes, big endian.
+pub(super) fn first_two_words<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u64 {
+    digest(parts).as_ref().first_chunk().map_or(0, |words| u64::from_be_bytes(*words))
+}
+
+fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Digest {
+    MEMORY.with_borrow_mut(|Memory { message, first }| {
         message.clear();
         parts.into_iter().for_each(|part| message.extend_from_slice(part));
         let Some((block, rest)) = message.split_first_chunk::<BLOCK>() else {
@@ -44,8 +53,7 @@ pub(super) fn first_word<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u32 {
         };
         context.update(rest);
         context.finish()
-    });
-    digest.as_ref().first_chunk().map_or(0, |word| u32::from_be_bytes(*word))
+    })
 }
 
 fn slot_of(block: &[u8; BLOCK]) -> usize {
@@ -61,6 +69,7 @@ mod tests {
     fn check(message: &[u8], part: usize) {
         let whole = ring::digest::digest(&SHA256, message);
         assert_eq!(first_word(message.chunks(part)).to_be_bytes(), whole.as_ref()[..4], "{message:?} by {part}");
+        assert_eq!(first_two_words(message.chunks(part)).to_be_bytes(), whole.as_ref()[..8], "{message:?} by {part}");
     }
 
     /// The message of each length begins like the one before, so that it finds what that one left.

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod event;
 pub mod lane;
+pub mod lease;
 pub mod log;
 pub mod output;
 pub mod pipeline;

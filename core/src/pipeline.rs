@@ -31,6 +31,7 @@ use crate::lane::durable::Durable;
 use crate::lane::intake::Intake;
 use crate::lane::metrics::{LaneFamilies, State};
 use crate::lane::{Ended, Lane, LaneParts};
+use crate::lease::file::Lock;
 use crate::output::PreparedOutput;
 use crate::pipeline::places::{FirstPlace, first_place, go_back, shared_place};
 use crate::pipeline::plugins::{StartedPlugin, start_plugins};
@@ -109,6 +110,7 @@ pub async fn start(
     let connections = config.source.catch_up_streams_max + outputs.len() as u32 + SPARE_CONNECTIONS;
     let deployment = connect(config.source.uri.expose(), connections).await?;
     metrics.source.saw(deployment.now);
+    let lock = lock_folder(&config.checkpoint, &config.name)?;
     let store = open_store(&config.checkpoint, &config.name, &deployment)?;
     let mut places =
         try_join_all(outputs.iter().map(|output| first_place(output, &store, &config, &deployment))).await?;
@@ -117,7 +119,7 @@ pub async fn start(
         Ok((stream, options)) => {
             let health = Health::new(metrics.health.clone(), readiness);
             let (stream, now) = (stream.with_health(health), deployment.now);
-            let started = Started { outputs, places, plugins, store, stream, options, now };
+            let started = Started { outputs, places, plugins, store, lock, stream, options, now };
             Ok(run_lanes(config, started, metrics))
         }
         Err(error) => {
@@ -155,7 +157,7 @@ async fn open_stream(
         if !first.place.is_covered_since(&place) {
             ChangeStream::open(options_of(output, &options), first.place.clone()).await?;
         }
-        store.save(&output.config.name, &first.place).await?;
+        store.save(&output.config.name, &first.place, None).await?;
     }
     Ok((stream, options))
 }
@@ -166,6 +168,7 @@ struct Started {
     places: Vec<FirstPlace>,
     plugins: Vec<StartedPlugin>,
     store: Arc<Store>,
+    lock: Option<Lock>,
     stream: ChangeStream,
     options: StreamOptions,
     /// Of the deployment, when the daemon started: what is newer is news.
@@ -173,7 +176,7 @@ struct Started {
 }
 
 fn run_lanes(config: Config, started: Started, metrics: PipelineMetrics) -> Running {
-    let Started { outputs, places, plugins, store, stream, options, now } = started;
+    let Started { outputs, places, plugins, store, lock, stream, options, now } = started;
     let window = Arc::new(Window::new(config.window.bytes_max, shared_place(&places)));
     let permits = Arc::new(Semaphore::new(config.source.catch_up_streams_max as usize));
     let (drain_lanes, drain) = watch::channel(None);
@@ -215,7 +218,7 @@ fn run_lanes(config: Config, started: Started, metrics: PipelineMetrics) -> Runn
     let (stop_pump, pump_stop) = watch::channel(false);
     let pump = tokio::spawn(pump(stream, window, metrics.source, pump_stop));
     info!("running");
-    Running { pump, stop_pump, lanes, drain_lanes, grace: config.shutdown_grace }
+    Running { pump, stop_pump, lanes, drain_lanes, grace: config.shutdown_grace, _lock: lock }
 }
 
 /// A lane at work: `None` when it failed, which was said then.
@@ -228,6 +231,8 @@ pub struct Running {
     lanes: FuturesUnordered<LaneTask>,
     drain_lanes: watch::Sender<Option<Instant>>,
     grace: Duration,
+    /// Held, never read: it is free when the pipeline has ended.
+    _lock: Option<Lock>,
 }
 
 impl Running {
@@ -276,6 +281,19 @@ fn open_store(
         checkpoint::config::Store::MongoDb => Store::MongoDb(MongoDbStore::new(&deployment.client, name)),
         checkpoint::config::Store::File { path } => Store::File(FileStore::open(path, name)?),
     }))
+}
+
+/// With checkpoints in a folder: makes sure that no other process uses it for this name.
+fn lock_folder(config: &checkpoint::config::Config, name: &str) -> Result<Option<Lock>, CheckpointError> {
+    let checkpoint::config::Store::File { path } = &config.store else { return Ok(None) };
+    let file = Lock::path(path, name);
+    match Lock::try_take(&file) {
+        Ok(Some(lock)) => Ok(Some(lock)),
+        Ok(None) => Err(CheckpointError::InUse { path: path.display().to_string() }),
+        Err(error) => {
+            Err(CheckpointError::File { what: "lock", path: file.display().to_string(), reason: error.to_string() })
+        }
+    }
 }
 
 /// The same stream for one output alone.

@@ -41,7 +41,8 @@ pub(super) async fn first_place(
     if output.library.descriptor().broadcast {
         return Ok(FirstPlace { place: after_now, stored: false });
     }
-    if let Some(place) = store.load(name).await? {
+    if let Some(checkpoint) = store.load(name).await? {
+        let place = checkpoint.place;
         info!(output = name, %place, "going on at the checkpoint");
         return Ok(FirstPlace { place, stored: true });
     }

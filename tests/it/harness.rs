@@ -6,17 +6,24 @@ pub mod event_source;
 pub mod lines;
 pub mod mongod;
 pub mod page;
+pub mod proxy;
+pub mod replica_set;
 
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::process::Child;
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 pub use self::browser::Browser;
 pub use self::daemon::Daemon;
 pub use self::event_source::EventSource;
 pub use self::lines::Lines;
-pub use self::mongod::Mongod;
+pub use self::mongod::{Mongod, TEST_COMMANDS};
 pub use self::page::Seen;
+pub use self::proxy::Proxy;
+pub use self::replica_set::ReplicaSet;
 
 /// Waits until `condition` holds. Panics with `what` when it does not within `deadline`.
 pub async fn eventually(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
@@ -39,6 +46,16 @@ pub fn fixed_port() -> u16 {
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind a free port");
     listener.local_addr().expect("bound address").port()
+}
+
+/// SIGSTOP: the process keeps its sockets and memory and does nothing. It can still be killed.
+pub fn pause(process: &Child) {
+    kill_process(Pid::from_child(process), Signal::STOP).expect("send SIGSTOP");
+}
+
+/// SIGCONT.
+pub fn resume(process: &Child) {
+    kill_process(Pid::from_child(process), Signal::CONT).expect("send SIGCONT");
 }
 
 /// The folder of the test executable: cargo puts the plugins' libraries there, because the package depends on them.

@@ -15,6 +15,7 @@ mod example_plugin;
 mod examples;
 mod first_run;
 mod harness;
+mod harness_parts;
 mod idle_positions;
 mod kill_loop;
 mod kill_loop_outputs;

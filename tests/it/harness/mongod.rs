@@ -10,16 +10,20 @@ use mongodb::Client;
 use mongodb::options::ClientOptions;
 use tempfile::TempDir;
 
-use super::free_port;
+use super::{free_port, pause, resume};
 
 /// How long a mongod may take to become primary on a busy machine.
-const START_MAX: Duration = Duration::from_secs(60);
+pub(super) const START_MAX: Duration = Duration::from_secs(60);
+
+/// Arguments for [`Mongod::start_with`] that allow [`Mongod::fail_commands`].
+pub const TEST_COMMANDS: [&str; 2] = ["--setParameter", "enableTestCommands=1"];
 
 /// A running replica set of one node.
 pub struct Mongod {
     process: Child,
     port: u16,
     client: Client,
+    binary: PathBuf,
     arguments: Vec<String>,
     // Dropped after `drop` has ended the process that writes into it.
     folder: TempDir,
@@ -38,9 +42,19 @@ impl Mongod {
         mongod
     }
 
+    /// The same with a server that splits large events, for which 6.0.5 is too old.
+    pub async fn start_splitting(arguments: &[&str]) -> Mongod {
+        let mongod = Mongod::start_binary(splitting_binary(), &[&["--replSet", "rs0"], arguments].concat()).await;
+        mongod.initiate().await;
+        mongod
+    }
+
     /// One that is in no replica set, or in one that is not initiated: only `arguments` decide.
     pub async fn start_bare(arguments: &[&str]) -> Mongod {
-        let binary = binary();
+        Mongod::start_binary(binary(), arguments).await
+    }
+
+    async fn start_binary(binary: PathBuf, arguments: &[&str]) -> Mongod {
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         // Between finding a free port and mongod binding it, another process may take it.
         for _ in 0..5 {
@@ -49,7 +63,7 @@ impl Mongod {
             let mut process = spawn(&binary, port, folder.path(), &arguments);
             if wait_for_socket(&mut process, port).await {
                 let client = direct_client(port).await;
-                return Mongod { process, port, client, arguments, folder };
+                return Mongod { process, port, client, binary, arguments, folder };
             }
             let log = std::fs::read_to_string(folder.path().join("mongod.log")).unwrap_or_default();
             assert!(log.contains("Address already in use"), "mongod did not start: {}", tail(&log));
@@ -73,11 +87,27 @@ impl Mongod {
         self.process.wait().expect("wait for mongod");
     }
 
+    /// Stops it without ending it (SIGSTOP): connections stay, nothing is answered.
+    pub fn pause(&self) {
+        pause(&self.process);
+    }
+
+    /// Lets it go on after [`Mongod::pause`].
+    pub fn resume(&self) {
+        resume(&self.process);
+    }
+
     /// Starts it again on the same port and data, and waits until it is primary.
     pub async fn start_again(&mut self) {
+        self.start_process_again().await;
+        self.wait_until_primary().await;
+    }
+
+    /// The same without waiting for more than that it listens.
+    pub(super) async fn start_process_again(&mut self) {
         let started = Instant::now();
         loop {
-            self.process = spawn(&binary(), self.port, self.folder.path(), &self.arguments);
+            self.process = spawn(&self.binary, self.port, self.folder.path(), &self.arguments);
             if wait_for_socket(&mut self.process, self.port).await {
                 break;
             }
@@ -85,12 +115,19 @@ impl Mongod {
             assert!(started.elapsed() < START_MAX, "mongod does not start again within {START_MAX:?}");
         }
         self.client = direct_client(self.port).await;
-        self.wait_until_primary().await;
     }
 
     /// A client of the test's own.
     pub fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Lets the next `times` commands of these names fail with a code of the server, as its own failpoint does; needs
+    /// [`TEST_COMMANDS`] at the start. Only commands of the daemon and of the library in a test fail, the test's own do not.
+    pub async fn fail_commands(&self, names: &[&str], code: i32, times: i32) {
+        let what = doc! { "failCommands": names, "errorCode": code, "appName": "tailwater" };
+        let command = doc! { "configureFailPoint": "failCommand", "mode": { "times": times }, "data": what };
+        self.client.database("admin").run_command(command).await.expect("configureFailPoint");
     }
 
     async fn initiate(&self) {
@@ -131,6 +168,15 @@ fn binary() -> PathBuf {
     let found = env::split_paths(&path).map(|folder| folder.join("mongod")).find(|file| file.is_file());
     found.expect(
         "this test needs a mongod: run `cargo xtask test`, which fetches one, or put mongod on PATH or set TAILWATER_MONGOD",
+    )
+}
+
+/// The mongod from 6.0.9 on that `cargo xtask test` has found.
+fn splitting_binary() -> PathBuf {
+    let given = env::var_os("TAILWATER_MONGOD_SPLIT").map(PathBuf::from);
+    given.expect(
+        "this test needs a mongod with $changeStreamSplitLargeEvent (6.0.9 or later): run `cargo xtask test`, which fetches one, \
+         or set TAILWATER_MONGOD_SPLIT to its path",
     )
 }
 

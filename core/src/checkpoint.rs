@@ -88,6 +88,21 @@ pub enum CheckpointError {
     },
 }
 
+impl Checkpoint {
+    /// For operators: where an output is, and whether the config still has it. `event_id` is from where an id alone would go on.
+    pub fn to_json(&self, output: &str, configured: bool) -> serde_json::Value {
+        serde_json::json!({
+            "output": output,
+            "place": self.place.to_string(),
+            "time": self.place.time().seconds(),
+            "event_id": crate::event::EventId::at(self.place.time()).as_str(),
+            "snapshot": self.snapshot.is_some(),
+            "paused": self.paused,
+            "configured": configured,
+        })
+    }
+}
+
 impl Store {
     /// The same store for one holding of the lease. Each lane gets a store of the epoch it was started in, so that a late write
     /// of an earlier lane is turned away even when its own process has the lease again.

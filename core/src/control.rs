@@ -7,7 +7,10 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::dead_letters::{Chosen, Filter, LetterKey};
 use crate::event::EventId;
+use crate::source::place::Place;
+use crate::source::token::Timestamp64;
 
 /// Requests that wait for the pipeline; more are refused.
 const WAITING_MAX: usize = 32;
@@ -52,7 +55,22 @@ pub enum Command {
         collections: Vec<String>,
     },
     /// Dead letters: list, show, replay, drop.
-    DeadLetters(crate::dead_letters::api::Ask),
+    DeadLetters(Letters),
+}
+
+/// What can be asked about dead letters.
+#[derive(Debug)]
+pub enum Letters {
+    /// A page of them.
+    List(Filter),
+    /// One with all that is kept of it.
+    Show(LetterKey),
+    /// Deliver these again; answered with a job's number at once.
+    Replay(Chosen),
+    /// How far a job is.
+    Job(u64),
+    /// Remove these for good.
+    Drop(Chosen),
 }
 
 /// A place an operator can name.
@@ -179,6 +197,17 @@ impl std::str::FromStr for Target {
             None => Err(format!(
                 "\"{text}\" is not a place, write a time such as 2026-01-31T00:00:00Z or an event id (33 characters)"
             )),
+        }
+    }
+}
+
+/// A position without an event means from there on.
+impl From<Target> for Place {
+    fn from(target: Target) -> Place {
+        match target {
+            Target::Event(id) if id.is_position() => Place::From(id.position().time),
+            Target::Event(id) => Place::AfterId(id),
+            Target::Time { seconds } => Place::From(Timestamp64(u64::from(seconds) << 32)),
         }
     }
 }

@@ -15,43 +15,46 @@ mod headroom;
 mod operate;
 mod places;
 mod reload;
+mod replays;
 mod run;
 mod slot;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
 use prometheus_client::registry::Registry;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::OnceCell;
 use tracing::{info, warn};
 
 use crate::admin::Readiness;
-use crate::checkpoint::{CheckpointError, Store};
+use crate::checkpoint::file::FileStore;
+use crate::checkpoint::mongodb::MongoDbStore;
+use crate::checkpoint::{self, CheckpointError, Store};
 use crate::config::Config;
+use crate::dead_letters::metrics::DeadLetterMetrics;
 use crate::dead_letters::{self, DeadLetterError};
-use crate::lane::catch_up::CatchUps;
+use crate::lane::catch_up::CatchUpMetrics;
 use crate::lane::metrics::LaneFamilies;
-use crate::lease::{Lease, LeaseError, Standing};
+use crate::lease::file::FileArbiter;
+use crate::lease::mongodb::MongoDbArbiter;
+use crate::lease::{self, Arbiter, Lease, LeaseError, Standing, Times};
 use crate::output::PreparedOutput;
 use crate::pipeline::begin::{Beginning, Begun, StartedPlugin};
 use crate::pipeline::places::shared_place;
-use crate::pipeline::run::Pump;
 pub use crate::pipeline::reload::ReloadMetrics;
 pub use crate::pipeline::run::{Reload, ReloadRequest, Running};
-use crate::pipeline::slot::{Phase, Slot};
-use crate::plugin::Port;
+use crate::pipeline::slot::Slot;
 use crate::snapshot::SnapshotError;
+use crate::snapshot::metrics::SnapshotMetrics;
 use crate::source::connect::{Deployment, connect};
 use crate::source::error::SourceError;
 use crate::source::health::{Health, HealthMetrics};
 use crate::source::metrics::SourceMetrics;
 use crate::source::place::Place;
-use crate::source::pump;
 use crate::source::stream::{ChangeStream, StreamOptions};
 use crate::source::token::Timestamp64;
-use crate::window::{Coverage, Window};
+use crate::window::Coverage;
 
 /// Connections beside one per output for its checkpoint and one per catch-up stream: the shared stream, the lease, dead letters,
 /// snapshots, and the start.
@@ -105,9 +108,10 @@ pub struct PipelineMetrics {
     source: SourceMetrics,
     health: HealthMetrics,
     lanes: LaneFamilies,
-    catch_ups: crate::lane::catch_up::CatchUpMetrics,
-    lease: crate::lease::LeaseMetrics,
-    dead_letters: dead_letters::DeadLetterMetrics,
+    catch_ups: CatchUpMetrics,
+    lease: lease::metrics::LeaseMetrics,
+    dead_letters: DeadLetterMetrics,
+    snapshots: SnapshotMetrics,
     headroom: headroom::HeadroomMetrics,
     reloads: reload::ReloadMetrics,
 }
@@ -126,6 +130,7 @@ impl PipelineMetrics {
         self.catch_ups.register(registry);
         self.lease.register(registry);
         self.dead_letters.register(registry);
+        self.snapshots.register(registry);
         self.headroom.register(registry);
         self.reloads.register(registry);
     }
@@ -137,7 +142,8 @@ struct Shared {
     config: Config,
     deployment: Deployment,
     store: Arc<Store>,
-    dead_letters: Arc<dead_letters::Store>,
+    /// Opened with the first output that needs it: a folder belongs to the instance that delivers.
+    dead_letters: OnceCell<Arc<dead_letters::Store>>,
     /// The shared stream without a filter.
     options: StreamOptions,
     metrics: PipelineMetrics,
@@ -147,6 +153,59 @@ impl Shared {
     /// The deployment's cluster time.
     async fn now(&self) -> Result<Timestamp64, SourceError> {
         self.deployment.cluster_time().await
+    }
+
+    /// The store of dead letters, looked after in the background from its first use on.
+    async fn dead_letters(&self) -> Result<Arc<dead_letters::Store>, DeadLetterError> {
+        let open = async || {
+            let (config, client) = (&self.config, &self.deployment.client);
+            let metrics = self.metrics.dead_letters.clone();
+            let store = dead_letters::Store::open(&config.dead_letters, &config.name, client, metrics).await?;
+            let store = Arc::new(store);
+            let tended = Arc::clone(&store);
+            tokio::spawn(async move { tended.tend().await });
+            Ok(store)
+        };
+        self.dead_letters.get_or_try_init(open).await.cloned()
+    }
+
+    /// The store for what this instance writes while it holds the lease in `epoch`.
+    fn store_of(&self, epoch: Option<u64>) -> Arc<Store> {
+        epoch.map_or_else(|| Arc::clone(&self.store), |epoch| Arc::new(self.store.with_epoch(epoch)))
+    }
+
+    /// Asks for the lease; afterwards it is known who has it.
+    async fn begin_lease(&self) -> Result<Lease, LeaseError> {
+        let arbiter = arbiter(&self.config, &self.deployment);
+        Lease::begin(arbiter, Times::STANDARD, self.metrics.lease.clone()).await
+    }
+}
+
+/// Where checkpoints are kept.
+pub(crate) fn open_store(config: &Config, deployment: &Deployment) -> Result<Store, CheckpointError> {
+    Ok(match &config.checkpoint.store {
+        checkpoint::config::Store::MongoDb => Store::MongoDb(MongoDbStore::new(&deployment.client, &config.name)),
+        checkpoint::config::Store::File { path } => Store::File(FileStore::open(path, &config.name)?),
+    })
+}
+
+/// Who decides which instance holds the lease: where the checkpoints are.
+pub(crate) fn arbiter(config: &Config, deployment: &Deployment) -> Arbiter {
+    let instance = lease::instance();
+    match &config.checkpoint.store {
+        checkpoint::config::Store::MongoDb => {
+            let (client, times) = (&deployment.client, &Times::STANDARD);
+            Arbiter::MongoDb(MongoDbArbiter::new(client, &config.name, &instance, times))
+        }
+        checkpoint::config::Store::File { path } => Arbiter::File(FileArbiter::new(path, &config.name, &instance)),
+    }
+}
+
+/// `Some` while this instance delivers the exclusive outputs.
+fn epoch_of(standing: &Standing) -> Option<u64> {
+    match standing {
+        Standing::Holder { epoch } => Some(*epoch),
+        Standing::Standby { .. } => None,
     }
 }
 
@@ -164,22 +223,17 @@ pub async fn start(
     let deployment = connect(config.source.uri.expose(), connections).await?;
     metrics.source.saw(deployment.now);
     let options = StreamOptions::new(&deployment, &config.source).await?;
-    let store = Arc::new(Store::open(&config.checkpoint, &config.name, &deployment.client)?);
-    let dead_letters =
-        dead_letters::Store::open(&config.dead_letters, &config.name, &deployment.client, &metrics.dead_letters).await?;
+    let store = Arc::new(open_store(&config, &deployment)?);
     let exclusive = outputs.iter().any(|output| !output.library.descriptor().broadcast);
-    let lease = match exclusive {
-        true => Some(Lease::begin(&store, &deployment.client, &config.name, metrics.lease.clone()).await?),
-        false => None,
-    };
     let shared =
-        Arc::new(Shared { config, deployment, store, dead_letters: Arc::new(dead_letters), options, metrics });
+        Arc::new(Shared { config, deployment, store, dead_letters: OnceCell::new(), options, metrics });
+    let lease = if exclusive { Some(shared.begin_lease().await?) } else { None };
     let mut slots: Vec<Slot> = outputs.into_iter().map(|output| Slot::new(output, &shared.metrics)).collect();
-    let holder = lease.as_ref().is_some_and(|lease| lease.is_held());
-    match begin_all(&shared, &mut slots, holder, readiness).await {
+    let epoch = lease.as_ref().and_then(|lease| epoch_of(&lease.standing().borrow()));
+    match begin_all(&shared, &mut slots, epoch, readiness).await {
         Ok((begun, stream, place)) => {
             let stream = stream.with_health(Health::new(shared.metrics.health.clone(), readiness));
-            Ok(Running::new(shared, slots, begun, lease, stream, place))
+            Ok(Running::new(shared, slots, begun, (lease, epoch), stream, place))
         }
         Err(error) => {
             if let Some(lease) = lease {
@@ -197,12 +251,13 @@ type BegunAll = (Vec<(usize, Begun)>, ChangeStream, Place);
 async fn begin_all(
     shared: &Arc<Shared>,
     slots: &mut [Slot],
-    holder: bool,
+    epoch: Option<u64>,
     readiness: &Readiness,
 ) -> Result<BegunAll, PipelineError> {
+    let store = shared.store_of(epoch);
     let wanted: Vec<(usize, Beginning)> = (slots.iter().enumerate())
-        .filter(|(_, slot)| slot.is_wanted(holder))
-        .map(|(index, slot)| (index, Beginning::of(slot)))
+        .filter(|(_, slot)| slot.is_wanted(epoch.is_some()))
+        .map(|(index, slot)| (index, Beginning::of(slot, &store)))
         .collect();
     let firsts = try_join_all(wanted.iter().map(|(_, beginning)| beginning.first_place(shared))).await?;
     let mut starting = Vec::new();
@@ -281,8 +336,9 @@ async fn open_shared(
         }
         Err(error) => return Err(error.into()),
     };
-    for (_, beginning, first) in starting.iter() {
+    for (_, beginning, first) in starting.iter_mut() {
         beginning.make_durable(shared, first, Some(&place)).await?;
+        first.dead_letters = beginning.dead_letters(shared).await?;
     }
     Ok((stream, place))
 }

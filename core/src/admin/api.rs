@@ -18,8 +18,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::AdminState;
-use crate::control::{Command, Refusal, Target};
-use crate::dead_letters::api::{Ask, ListQuery, Selection};
+use crate::control::{Command, Letters, Refusal, Target};
+use crate::dead_letters::{Chosen, Filter, LetterKey, Selection};
 
 /// A request's body: a selection of a few thousand ids.
 const BODY_BYTES_MAX: usize = 256 * 1024;
@@ -27,21 +27,18 @@ const BODY_BYTES_MAX: usize = 256 * 1024;
 /// The routes below `/api`.
 pub(super) fn routes() -> Router<AdminState> {
     Router::new()
-        .route("/status", get(|State(state)| ask(state, Command::Status)))
-        .route("/checkpoints", get(|State(state)| ask(state, Command::Checkpoints)))
-        .route("/outputs/{output}/pause", post(|state, output| on(state, output, |output| Command::Pause { output })))
-        .route("/outputs/{output}/resume", post(|state, output| on(state, output, |output| Command::Resume { output })))
+        .route("/status", get(status))
+        .route("/checkpoints", get(checkpoints))
+        .route("/outputs/{output}/pause", post(pause))
+        .route("/outputs/{output}/resume", post(resume))
         .route("/outputs/{output}/checkpoint/set", post(set_checkpoint))
-        .route(
-            "/outputs/{output}/checkpoint/reset",
-            post(|state, output| on(state, output, |output| Command::ResetCheckpoint { output })),
-        )
+        .route("/outputs/{output}/checkpoint/reset", post(reset_checkpoint))
         .route("/outputs/{output}/snapshot", post(snapshot))
         .route("/dead-letters", get(list_letters))
         .route("/dead-letters/{output}/{id}", get(show_letter))
-        .route("/dead-letters/replay", post(|state, body| letters(state, body, Ask::Replay)))
+        .route("/dead-letters/replay", post(replay_letters))
         .route("/dead-letters/replay/{job}", get(replay_job))
-        .route("/dead-letters/drop", post(|state, body| letters(state, body, Ask::Drop)))
+        .route("/dead-letters/drop", post(drop_letters))
         .fallback(|| async { failure(StatusCode::NOT_FOUND, "there is no such path under /api") })
         .layer(axum::extract::DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(refuse_browsers))
@@ -91,12 +88,24 @@ fn failure(status: StatusCode, error: &str) -> Response {
     (status, Json(json!({ "error": error }))).into_response()
 }
 
-async fn on(
-    State(state): State<AdminState>,
-    Path(output): Path<String>,
-    command: impl FnOnce(String) -> Command,
-) -> Response {
-    ask(state, command(output)).await
+async fn status(State(state): State<AdminState>) -> Response {
+    ask(state, Command::Status).await
+}
+
+async fn checkpoints(State(state): State<AdminState>) -> Response {
+    ask(state, Command::Checkpoints).await
+}
+
+async fn pause(State(state): State<AdminState>, Path(output): Path<String>) -> Response {
+    ask(state, Command::Pause { output }).await
+}
+
+async fn resume(State(state): State<AdminState>, Path(output): Path<String>) -> Response {
+    ask(state, Command::Resume { output }).await
+}
+
+async fn reset_checkpoint(State(state): State<AdminState>, Path(output): Path<String>) -> Response {
+    ask(state, Command::ResetCheckpoint { output }).await
 }
 
 #[derive(Deserialize)]
@@ -131,24 +140,47 @@ async fn snapshot(
     ask(state, Command::Snapshot { output, collections: body.collections }).await
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    output: Option<String>,
+    after: Option<String>,
+    #[serde(default)]
+    limit: usize,
+}
+
 async fn list_letters(State(state): State<AdminState>, Query(query): Query<ListQuery>) -> Response {
-    ask(state, Command::DeadLetters(Ask::List(query))).await
+    let after = match query.after.map(|after| after.parse::<LetterKey>()).transpose() {
+        Ok(after) => after,
+        Err(error) => return failure(StatusCode::BAD_REQUEST, &error),
+    };
+    ask(state, Command::DeadLetters(Letters::List(Filter { output: query.output, after, limit: query.limit }))).await
 }
 
 async fn show_letter(State(state): State<AdminState>, Path((output, id)): Path<(String, String)>) -> Response {
-    ask(state, Command::DeadLetters(Ask::Show { output, id })).await
+    match format!("{output}/{id}").parse::<LetterKey>() {
+        Ok(key) => ask(state, Command::DeadLetters(Letters::Show(key))).await,
+        Err(error) => failure(StatusCode::BAD_REQUEST, &error),
+    }
 }
 
 async fn replay_job(State(state): State<AdminState>, Path(job): Path<u64>) -> Response {
-    ask(state, Command::DeadLetters(Ask::Job(job))).await
+    ask(state, Command::DeadLetters(Letters::Job(job))).await
 }
 
-async fn letters(
-    State(state): State<AdminState>,
-    Json(selection): Json<Selection>,
-    command: impl FnOnce(Selection) -> Ask,
-) -> Response {
-    ask(state, Command::DeadLetters(command(selection))).await
+async fn letters(state: AdminState, selection: Selection, command: fn(Chosen) -> Letters) -> Response {
+    match selection.check() {
+        Ok(chosen) => ask(state, Command::DeadLetters(command(chosen))).await,
+        Err(error) => failure(StatusCode::BAD_REQUEST, &error),
+    }
+}
+
+async fn replay_letters(State(state): State<AdminState>, Json(selection): Json<Selection>) -> Response {
+    letters(state, selection, Letters::Replay).await
+}
+
+async fn drop_letters(State(state): State<AdminState>, Json(selection): Json<Selection>) -> Response {
+    letters(state, selection, Letters::Drop).await
 }
 
 #[cfg(test)]

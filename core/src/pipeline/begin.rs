@@ -16,7 +16,10 @@ use crate::lane::life::{Change, Life};
 use crate::output::PreparedOutput;
 use crate::pipeline::PipelineError;
 use crate::plugin::Port;
-use crate::snapshot;
+use crate::checkpoint::Store;
+use crate::dead_letters::{self, DeadLetterError};
+use crate::snapshot::{self, Progress};
+use crate::source::config::Start;
 use crate::source::place::Place;
 use crate::source::stream::{ChangeStream, StreamOptions};
 use crate::source::token::Timestamp64;
@@ -25,7 +28,6 @@ use crate::source::token::Timestamp64;
 const AGAIN: Backoff = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(30) };
 
 /// Where an output begins.
-#[derive(Clone, Debug)]
 pub(super) struct FirstPlace {
     /// What is still to come begins here.
     pub place: Place,
@@ -35,6 +37,8 @@ pub(super) struct FirstPlace {
     pub snapshot: Option<Document>,
     /// The operator has paused it.
     pub paused: bool,
+    /// Where its dead letters go.
+    pub dead_letters: Option<Arc<dead_letters::Store>>,
 }
 
 /// What an output begins with: enough to do it in a task of its own.
@@ -42,6 +46,8 @@ pub(super) struct FirstPlace {
 pub(super) struct Beginning {
     pub output: Arc<PreparedOutput>,
     pub port: Arc<Port>,
+    /// Of the epoch in which this instance holds the lease.
+    pub store: Arc<Store>,
     /// The collections of a snapshot to begin now; empty for all.
     pub snapshot: Option<Vec<String>>,
 }
@@ -64,9 +70,9 @@ pub(super) struct StartedPlugin {
 
 impl Beginning {
     /// Of a slot.
-    pub fn of(slot: &Slot) -> Beginning {
-        let output = Arc::clone(slot.next.as_ref().unwrap_or(&slot.output));
-        Beginning { output, port: Arc::clone(&slot.port), snapshot: slot.snapshot.clone() }
+    pub fn of(slot: &Slot, store: &Arc<Store>) -> Beginning {
+        let (output, port) = (Arc::clone(&slot.output), Arc::clone(&slot.port));
+        Beginning { output, port, store: Arc::clone(store), snapshot: slot.snapshot.clone() }
     }
 
     fn name(&self) -> &str {
@@ -83,42 +89,39 @@ impl Beginning {
         let now = shared.now().await?;
         let after_now = Place::From(Timestamp64(now.0 + 1));
         if self.is_broadcast() {
-            return Ok(FirstPlace { place: after_now, stored: false, snapshot: None, paused: false });
+            return Ok(FirstPlace { place: after_now, stored: false, snapshot: None, paused: false, dead_letters: None });
         }
-        let stored = shared.store.load(name).await?;
-        let mut first = match stored {
+        let mut first = match self.store.load(name).await? {
             Some(checkpoint) => {
                 let (place, snapshot, paused) = (checkpoint.place, checkpoint.snapshot, checkpoint.paused);
                 info!(output = name, %place, snapshot = snapshot.is_some(), "going on at the checkpoint");
-                FirstPlace { place, stored: true, snapshot, paused }
+                FirstPlace { place, stored: true, snapshot, paused, dead_letters: None }
             }
-            None => {
-                let place = start_place(&shared.config.source.start, now)?;
-                info!(output = name, %place, "no checkpoint yet, beginning at source.start");
-                let begins = shared.config.source.start == crate::source::config::Start::Snapshot;
-                let snapshot = begins.then(|| Vec::new());
-                let snapshot = match snapshot {
-                    Some(all) => Some(self.new_snapshot(shared, now, &all).await?),
-                    None => None,
-                };
-                FirstPlace { place, stored: false, snapshot, paused: false }
-            }
+            None => self.at_start(shared, now).await?,
         };
         if let Some(collections) = &self.snapshot {
-            first.snapshot = Some(self.new_snapshot(shared, now, collections).await?);
-            shared.store.save(name, &first.place, first.snapshot.as_ref()).await?;
+            first.snapshot = Some(self.new_snapshot(shared, collections).await?.to_document());
+            self.store.save(name, &first.place, first.snapshot.as_ref()).await?;
         }
         Ok(first)
     }
 
-    async fn new_snapshot(
-        &self,
-        shared: &Shared,
-        now: Timestamp64,
-        collections: &[String],
-    ) -> Result<Document, PipelineError> {
-        let planned = snapshot::plan(&shared.deployment.client, &shared.config.source.watch, collections, now).await?;
-        Ok(planned.to_document())
+    /// Without a checkpoint.
+    async fn at_start(&self, shared: &Shared, now: Timestamp64) -> Result<FirstPlace, PipelineError> {
+        let (start, name) = (&shared.config.source.start, self.name());
+        let (place, snapshot) = match start {
+            Start::Snapshot => {
+                let planned = self.new_snapshot(shared, &[]).await?;
+                (Place::From(planned.time()), Some(planned.to_document()))
+            }
+            start => (start_place(start, now)?, None),
+        };
+        info!(output = name, %place, snapshot = snapshot.is_some(), "no checkpoint yet, beginning at source.start");
+        Ok(FirstPlace { place, stored: false, snapshot, paused: false, dead_letters: None })
+    }
+
+    async fn new_snapshot(&self, shared: &Shared, only: &[String]) -> Result<Progress, PipelineError> {
+        Ok(snapshot::plan(&shared.deployment.client, &shared.config.source.watch, only).await?)
     }
 
     /// One attempt. An output whose plugin did not start tries on by itself, or is stopped, while the others work.
@@ -178,8 +181,20 @@ impl Beginning {
         if !open_since.is_some_and(|since| first.place.is_covered_since(since)) {
             ChangeStream::open(self.stream(shared), first.place.clone()).await?;
         }
-        shared.store.save(self.name(), &first.place, first.snapshot.as_ref()).await?;
+        self.store.save(self.name(), &first.place, first.snapshot.as_ref()).await?;
         Ok(())
+    }
+
+    /// Where the dead letters go. A broadcast has none where another instance holds the folder: it keeps no position either.
+    pub async fn dead_letters(&self, shared: &Shared) -> Result<Option<Arc<dead_letters::Store>>, PipelineError> {
+        match shared.dead_letters().await {
+            Ok(store) => Ok(Some(store)),
+            Err(error @ DeadLetterError::InUse { .. }) if self.is_broadcast() => {
+                warn!(output = self.name(), "{error}; what this output rejects is skipped");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The shared stream for this output alone.
@@ -209,7 +224,9 @@ impl Beginning {
         let mut plugin = self.start_plugin(None).await;
         let proved = async {
             self.reach_back(shared, &mut first, &plugin).await?;
-            self.make_durable(shared, &first, None).await
+            self.make_durable(shared, &first, None).await?;
+            first.dead_letters = self.dead_letters(shared).await?;
+            Ok::<(), PipelineError>(())
         };
         if let Err(error) = proved.await {
             // Its port must be free for the next attempt.

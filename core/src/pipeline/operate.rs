@@ -78,7 +78,7 @@ impl Running {
         };
         // Durable before anything else: it must hold over a crash in the middle of the drain. A broadcast keeps nothing.
         if !self.slots[index].is_broadcast()
-            && let Err(error) = self.shared.store.pause(output, true).await
+            && let Err(error) = self.store.pause(output, true).await
         {
             return drop(reply.send(Err(Refusal::Failed(error.to_string()))));
         }
@@ -105,7 +105,7 @@ impl Running {
             return drop(reply.send(Err(Refusal::Conflict(why))));
         }
         if !self.slots[index].is_broadcast()
-            && let Err(error) = self.shared.store.pause(output, false).await
+            && let Err(error) = self.store.pause(output, false).await
         {
             return drop(reply.send(Err(Refusal::Failed(error.to_string()))));
         }
@@ -124,18 +124,7 @@ impl Running {
 
     async fn checkpoints(&self) -> Result<Value, Refusal> {
         let list = self.shared.store.list().await.map_err(|e| Refusal::Failed(e.to_string()))?;
-        let rows = list.iter().map(|(output, checkpoint)| {
-            let place = &checkpoint.place;
-            json!({
-                "output": output,
-                "place": place.to_string(),
-                "time": place.time().seconds(),
-                "event_id": crate::event::EventId::at(place.time()).as_str(),
-                "snapshot": checkpoint.snapshot.is_some(),
-                "paused": checkpoint.paused,
-                "configured": self.index(output).is_some(),
-            })
-        });
+        let rows = list.iter().map(|(output, checkpoint)| checkpoint.to_json(output, self.index(output).is_some()));
         Ok(json!({ "checkpoints": rows.collect::<Vec<_>>() }))
     }
 
@@ -156,7 +145,7 @@ impl Running {
 
     async fn set_checkpoint(&mut self, output: &str, to: Target) -> Result<Value, Refusal> {
         let index = self.paused(output)?;
-        let place = place_of(to);
+        let place = Place::from(to);
         let query = self.slots[index].output.config.query.clone();
         let options = StreamOptions { filter: query, ..self.shared.options.clone() };
         let now = self.shared.now().await.map_err(|e| Refusal::Failed(e.to_string()))?;
@@ -166,14 +155,14 @@ impl Running {
         }
         // A place that the oplog does not hold would stop the output at its next step.
         ChangeStream::open(options, place.clone()).await.map_err(|e| Refusal::Conflict(e.to_string()))?;
-        self.shared.store.save(output, &place, None).await.map_err(|e| Refusal::Failed(e.to_string()))?;
+        self.store.save(output, &place, None).await.map_err(|e| Refusal::Failed(e.to_string()))?;
         info!(output, %place, "checkpoint set by an operator");
         Ok(json!({ "output": output, "place": place.to_string() }))
     }
 
     async fn reset_checkpoint(&mut self, output: &str) -> Result<Value, Refusal> {
         self.paused(output)?;
-        self.shared.store.remove(output).await.map_err(|e| Refusal::Failed(e.to_string()))?;
+        self.store.remove(output).await.map_err(|e| Refusal::Failed(e.to_string()))?;
         info!(output, "checkpoint reset by an operator");
         Ok(json!({ "output": output, "place": "source.start, when it is resumed" }))
     }
@@ -202,14 +191,5 @@ impl Running {
         slot.snapshot = Some(collections);
         slot.waiting.push(reply);
         self.turn(index);
-    }
-}
-
-/// A position without an event means from there on.
-fn place_of(target: Target) -> Place {
-    match target {
-        Target::Event(id) if id.is_position() => Place::From(id.position().time),
-        Target::Event(id) => Place::AfterId(id),
-        Target::Time { seconds } => Place::From(Timestamp64(u64::from(seconds) << 32)),
     }
 }

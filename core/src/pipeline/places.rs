@@ -18,8 +18,7 @@ const TOGETHER: Duration = Duration::from_secs(30);
 /// A history is proved to be there for this much more than it is to have, and an eighth of it.
 const PROOF_SECONDS: u32 = 10;
 
-/// `source.start` as a place, where the deployment's cluster time is `now`. The stream of a snapshot begins before its first row is
-/// read.
+/// `source.start` as a place, where the deployment's cluster time is `now`.
 pub(super) fn start_place(start: &Start, now: Timestamp64) -> Result<Place, PipelineError> {
     let place = match start {
         Start::Now | Start::Snapshot => Place::From(Timestamp64(now.0 + 1)),

@@ -17,7 +17,6 @@ use super::Running;
 use super::run::{Reload, exclusive_names};
 use super::slot::Slot;
 use crate::config::Config;
-use crate::lease::Lease;
 use crate::output::PreparedOutput;
 use crate::source::pump::Switch;
 use crate::source::stream::{ChangeStream, StreamOptions};
@@ -66,8 +65,7 @@ impl Running {
         let switch = if coverage == self.window.coverage() { None } else { Some(self.open_with(&coverage).await?) };
         let exclusive = reload.outputs.iter().any(|output| !output.library.descriptor().broadcast);
         if exclusive && !self.has_lease() {
-            let (shared, client) = (&self.shared, &self.shared.deployment.client);
-            let lease = Lease::begin(&shared.store, client, &shared.config.name, shared.metrics.lease.clone()).await;
+            let lease = self.shared.begin_lease().await;
             self.put_lease(lease.map_err(|e| format!("{e}; nothing was changed"))?);
         }
         // From here on nothing can be refused.

@@ -1,6 +1,5 @@
 //! The loop of a running pipeline: brings every slot to what is wanted of it, until the daemon is to end; then drains.
 
-use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,8 +13,10 @@ use tracing::{error, info, warn};
 
 use super::begin::{Beginning, Begun};
 use super::headroom::watch_headroom;
+use super::replays::ReplayJobs;
 use super::slot::{LaneEnds, Phase, Slot};
-use super::{PipelineError, Shared, coverage_of};
+use super::{PipelineError, Shared, coverage_of, epoch_of};
+use crate::checkpoint::Store;
 use crate::config::Config;
 use crate::control::{Refusal, Request};
 use crate::lane::broadcast::Broadcast;
@@ -23,7 +24,7 @@ use crate::lane::catch_up::CatchUps;
 use crate::lane::durable::Durable;
 use crate::lane::intake::Intake;
 use crate::lane::metrics::State;
-use crate::lane::{Ended, Lane, LaneParts};
+use crate::lane::{Ended, Guard, Lane, LaneParts};
 use crate::lease::{Lease, Standing};
 use crate::output::PreparedOutput;
 use crate::source::error::SourceError;
@@ -65,6 +66,10 @@ pub struct Running {
     pub(super) grace: Duration,
     lease: Option<Lease>,
     standing: watch::Receiver<Standing>,
+    /// In which this instance holds the lease, as of the last change it has acted on.
+    epoch: Option<u64>,
+    /// For what it writes in that epoch.
+    pub(super) store: Arc<Store>,
     catch_ups: Arc<CatchUps>,
     lanes: FuturesUnordered<LaneTask>,
     beginnings: FuturesUnordered<BeginTask>,
@@ -73,7 +78,7 @@ pub struct Running {
     stop_pump: watch::Sender<bool>,
     /// The names of the exclusive outputs, for whoever watches the oplog; that task ends with it.
     pub(super) watched: watch::Sender<Vec<String>>,
-    pub(super) replays: super::operate::ReplayJobs,
+    pub(super) replays: ReplayJobs,
 }
 
 impl Running {
@@ -82,7 +87,7 @@ impl Running {
         shared: Arc<Shared>,
         slots: Vec<Slot>,
         begun: Vec<(usize, Begun)>,
-        lease: Option<Lease>,
+        (lease, epoch): (Option<Lease>, Option<u64>),
         stream: ChangeStream,
         place: Place,
     ) -> Running {
@@ -107,13 +112,15 @@ impl Running {
             window,
             lease,
             standing,
+            epoch,
+            store: shared.store_of(epoch),
             catch_ups,
             lanes: FuturesUnordered::new(),
             beginnings: FuturesUnordered::new(),
             pump,
             switches,
             stop_pump,
-            replays: super::operate::ReplayJobs::default(),
+            replays: ReplayJobs::default(),
             shared,
         };
         for (index, begun) in begun {
@@ -126,7 +133,7 @@ impl Running {
 
     /// Whether this instance delivers the exclusive outputs.
     pub(super) fn is_holder(&self) -> bool {
-        matches!(*self.standing.borrow(), Standing::Holder { .. })
+        self.epoch.is_some()
     }
 
     pub(super) fn has_lease(&self) -> bool {
@@ -171,13 +178,37 @@ impl Running {
 
     /// The lease was taken or lost.
     fn stands(&mut self) {
-        self.standing.mark_unchanged();
-        if self.is_holder() {
-            info!("this instance delivers now");
-        } else {
-            warn!("another instance has taken over; the exclusive outputs stop here");
+        let epoch = epoch_of(&self.standing.borrow_and_update());
+        let before = std::mem::replace(&mut self.epoch, epoch);
+        if before.is_some() && before != epoch {
+            warn!("another instance has taken over; the exclusive outputs end here");
+            // Also where this one has the lease again: its lanes are of an epoch that is over.
+            self.end_exclusive();
+        }
+        self.store = self.shared.store_of(epoch);
+        if epoch.is_some() {
+            info!("this instance delivers to the exclusive outputs now");
         }
         self.turn_all();
+    }
+
+    /// A lane of a lost lease has nothing to wait for: what it would write is refused.
+    fn end_exclusive(&mut self) {
+        for slot in self.slots.iter_mut().filter(|slot| !slot.is_broadcast()) {
+            match &slot.phase {
+                Phase::Running(lane) => _ = lane.drain.send_replace(Some(Instant::now())),
+                Phase::Beginning(task) => task.abort(),
+                Phase::Idle | Phase::Ending | Phase::Failed => continue,
+            }
+            slot.phase = Phase::Ending;
+        }
+    }
+
+    /// The first exclusive output came with a reload.
+    pub(super) fn put_lease(&mut self, lease: Lease) {
+        self.standing = lease.standing();
+        self.lease = Some(lease);
+        self.stands();
     }
 
     pub(super) fn turn_all(&mut self) {
@@ -189,9 +220,7 @@ impl Running {
     /// Takes the next step towards what is wanted of a slot. The end of each step calls it again.
     pub(super) fn turn(&mut self, index: usize) {
         let holder = self.is_holder();
-        // A lane of a lost lease has nothing to wait for: what it would write is refused.
-        let lost = !holder && !self.slots[index].is_broadcast();
-        let deadline = Instant::now() + if lost { Duration::ZERO } else { self.grace };
+        let deadline = Instant::now() + self.grace;
         let slot = &mut self.slots[index];
         if slot.is_idle() && slot.next.is_some() {
             slot.output = slot.next.take().expect("just seen");
@@ -217,7 +246,7 @@ impl Running {
     fn begin(&mut self, index: usize) {
         let slot = &mut self.slots[index];
         let name = slot.name().to_owned();
-        let task = tokio::spawn(Beginning::of(slot).begin(Arc::clone(&self.shared)));
+        let task = tokio::spawn(Beginning::of(slot, &self.store).begin(Arc::clone(&self.shared)));
         slot.phase = Phase::Beginning(task.abort_handle());
         self.beginnings.push(Box::pin(async move {
             let begun = task.await.map_err(|error| {
@@ -270,11 +299,17 @@ impl Running {
         let (name, descriptor) = (output.config.name.clone(), output.library.descriptor());
         let place = begun.first.place;
         let query = output.config.query.clone();
-        let kept = (!descriptor.broadcast).then(|| Arc::clone(&shared.store));
+        let kept = (!descriptor.broadcast).then(|| Arc::clone(&self.store));
         let durable = Durable::new(kept, &name, &shared.config.checkpoint, output.config.ahead_max, place.clone());
+        let guard: Option<Guard> = match (&self.lease, self.epoch) {
+            (Some(lease), Some(epoch)) if !descriptor.broadcast => {
+                let guard = lease.guard(epoch);
+                Some(Arc::new(move || guard.holds()))
+            }
+            _ => None,
+        };
         let (drain, drained) = watch::channel(None);
-        let (replays, to_replay) = crate::lane::replay::replays();
-        let lane = Lane::new(LaneParts {
+        let (lane, replays) = Lane::new(LaneParts {
             matcher: output.matcher.clone(),
             intake: Intake::new(Arc::clone(&self.window), &place, query, Arc::clone(&self.catch_ups)),
             life: begun.plugin.life,
@@ -285,9 +320,8 @@ impl Running {
             batch_events_max: descriptor.batch_events_max,
             wants_json: descriptor.wants_json,
             broadcast: descriptor.broadcast.then(|| Broadcast::new(begun.live_from)),
-            guard: if descriptor.broadcast { None } else { self.lease.as_ref().map(Lease::guard) },
+            guard,
             dead_letters: Arc::clone(&shared.dead_letters),
-            replays: to_replay,
             metrics: slot.metrics.clone(),
             source: shared.metrics.source.clone(),
             config: output.config.clone(),
@@ -381,11 +415,11 @@ fn dismiss(begun: Begun) {
 
 /// What a lane left behind, for the operator.
 fn report(ended: &Ended) {
-    let Ended { output, unsettled, in_flight, durable, oldest, .. } = ended;
+    let Ended { output, unsettled, in_flight, durable, oldest_unsettled, .. } = ended;
     if *unsettled == 0 {
         info!(output, %durable, "output drained");
     } else {
-        let oldest = oldest.map(|id| id.to_string()).unwrap_or_default();
+        let oldest = oldest_unsettled.map(|id| id.to_string()).unwrap_or_default();
         let what = "output ended with unsettled events; they are delivered after the next start";
         warn!(output, unsettled, in_flight, oldest, %durable, "{what}");
     }

@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 use super::PipelineMetrics;
 use crate::control::{Refusal, Reply};
 use crate::lane::metrics::LaneMetrics;
-use crate::lane::replay::Replays;
+use crate::lane::replay::ReplaySender;
 use crate::output::PreparedOutput;
 use crate::plugin::Port;
 
@@ -55,7 +55,7 @@ pub(super) struct LaneEnds {
     /// Names the deadline of its drain.
     pub drain: watch::Sender<Option<Instant>>,
     /// Takes dead letters to deliver again.
-    pub replays: Replays,
+    pub replays: ReplaySender,
 }
 
 impl Slot {

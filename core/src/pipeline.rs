@@ -47,11 +47,12 @@ pub use crate::pipeline::run::{Reload, ReloadRequest, Running};
 use crate::pipeline::slot::Slot;
 use crate::snapshot::SnapshotError;
 use crate::snapshot::metrics::SnapshotMetrics;
-use crate::source::connect::{Deployment, connect};
+use crate::source::connect::{Deployment, cluster_time, connect};
 use crate::source::error::SourceError;
 use crate::source::health::{Health, HealthMetrics};
 use crate::source::metrics::SourceMetrics;
 use crate::source::place::Place;
+use crate::source::prepare;
 use crate::source::stream::{ChangeStream, StreamOptions};
 use crate::source::token::Timestamp64;
 use crate::window::Coverage;
@@ -152,7 +153,7 @@ struct Shared {
 impl Shared {
     /// The deployment's cluster time.
     async fn now(&self) -> Result<Timestamp64, SourceError> {
-        self.deployment.cluster_time().await
+        cluster_time(&self.deployment.client).await
     }
 
     /// The store of dead letters, looked after in the background from its first use on.
@@ -222,7 +223,7 @@ pub async fn start(
     let connections = config.source.catch_up_streams_max + outputs.len() as u32 + SPARE_CONNECTIONS;
     let deployment = connect(config.source.uri.expose(), connections).await?;
     metrics.source.saw(deployment.now);
-    let options = StreamOptions::new(&deployment, &config.source).await?;
+    let options = prepare(deployment.client.clone(), &config.source).await?;
     let store = Arc::new(open_store(&config, &deployment)?);
     let exclusive = outputs.iter().any(|output| !output.library.descriptor().broadcast);
     let shared =

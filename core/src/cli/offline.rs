@@ -12,7 +12,8 @@ use crate::lease::{Lease, Standing, Times};
 use crate::pipeline::{arbiter, open_store};
 use crate::source::connect::{Deployment, connect};
 use crate::source::place::Place;
-use crate::source::stream::{ChangeStream, StreamOptions};
+use crate::source::prepare;
+use crate::source::stream::ChangeStream;
 
 /// Connections for a question or two and the lease.
 const CONNECTIONS: u32 = 4;
@@ -79,7 +80,7 @@ impl Held {
 
     async fn set(&self, config: &Config, output: &str, to: Target) -> Result<Value, ClientError> {
         let place = Place::from(to);
-        let options = StreamOptions::new(&self.deployment, &config.source).await.map_err(refused)?;
+        let options = prepare(self.deployment.client.clone(), &config.source).await.map_err(refused)?;
         if let Some(ahead) = place.time().seconds().checked_sub(self.deployment.now.seconds()).filter(|s| *s > 0) {
             return Err(refused(format!("that is {ahead} s ahead of the deployment's cluster time")));
         }

@@ -229,6 +229,7 @@ mod tests {
             show_expanded_events: false,
             pipeline: Vec::new(),
             filter: None,
+            splits: false,
             batch_size: 1,
         };
         CatchUps::new(options, 1, CatchUpMetrics::default())

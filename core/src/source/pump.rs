@@ -1,14 +1,22 @@
 //! The pump: reads the shared stream into the window. Never waits for a lane; knows no outputs and no disk.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
+use crate::backoff::Backoff;
+use crate::source::connect::cluster_time;
 use crate::source::error::SourceError;
 use crate::source::metrics::SourceMetrics;
+use crate::source::place::Place;
 use crate::source::stream::ChangeStream;
+use crate::source::token::Timestamp64;
 use crate::window::{Coverage, Window};
+
+/// For the cluster time, when the shared stream has lost its history.
+const ASK_AGAIN: Backoff = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(10) };
 
 /// A stream with another filter to go over to: already open, at or before the place the pump is at.
 pub struct Switch {
@@ -39,7 +47,10 @@ pub async fn pump(
         let batch = tokio::select! {
             batch = stream.next() => batch,
             Some(switch) = switches.recv() => {
-                stream = stream.go_over_to(switch.stream);
+                let (place, health) = (stream.place().clone(), stream.take_health());
+                stream = switch.stream;
+                stream.continue_from(place);
+                stream.set_health(health);
                 window.refilter(switch.coverage);
                 info!("the shared stream is read with another filter now");
                 // Who asked may have gone.
@@ -55,12 +66,29 @@ pub async fn pump(
             }
             Err(lost @ SourceError::HistoryLost { .. }) => {
                 error!("{lost}; the shared stream goes on at now, outputs that were behind find out for themselves");
-                let floor = stream.restart_at_now().await?;
+                let floor = after_now(&stream).await;
+                stream.restart_at(floor.clone());
                 window.restart(floor);
             }
             Err(error) => return Err(error),
         }
         let (events, bytes) = window.size();
         metrics.window(events, bytes);
+    }
+}
+
+/// Asks until the server answers: a deployment that is away for a moment is no reason to end.
+async fn after_now(stream: &ChangeStream) -> Place {
+    let mut failures = 0;
+    loop {
+        match cluster_time(stream.client()).await {
+            Ok(now) => return Place::From(Timestamp64(now.0 + 1)),
+            Err(error) => {
+                failures += 1;
+                let wait = ASK_AGAIN.delay(failures, rand::random());
+                warn!(?wait, "{error}; asking again");
+                tokio::time::sleep(wait).await;
+            }
+        }
     }
 }

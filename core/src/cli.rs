@@ -1,6 +1,8 @@
 //! The command line: what can be asked of the binary, and its exit codes. One file per subcommand.
 
+pub mod admin_client;
 pub mod check;
+pub mod dead_letters;
 pub mod inspect;
 pub mod run;
 
@@ -37,6 +39,12 @@ pub enum Command {
     Run(ConfigFile),
     /// Check the config, the plugins and their options, without contacting MongoDB.
     Check(ConfigFile),
+    /// Look at events that could not be delivered, deliver them again, or drop them.
+    DeadLetters {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: dead_letters::Command,
+    },
     /// Look at plugins.
     Plugin {
         /// What to do with one.
@@ -96,6 +104,7 @@ pub fn begin() -> Next {
             }
         }
         Command::Check(ConfigFile { config }) => Next::Exit(check::check(&config)),
+        Command::DeadLetters { command } => Next::Exit(dead_letters::dead_letters(&command)),
         Command::Plugin { command: PluginCommand::Inspect { file, json } } => Next::Exit(inspect::inspect(&file, json)),
     }
 }

@@ -57,6 +57,12 @@ pub enum Command {
     },
     /// Deliver the documents that exist to an output, then go on where it was.
     Snapshot(operate::SnapshotArgs),
+    /// Look at events that could not be delivered, deliver them again, or drop them.
+    DeadLetters {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: dead_letters::Command,
+    },
     /// Look at plugins.
     Plugin {
         /// What to do with one.
@@ -125,6 +131,7 @@ pub fn begin() -> Next {
         Command::Output { command } => Next::Exit(operate::output(&command)),
         Command::Checkpoint { command } => Next::Exit(operate::checkpoint(&command)),
         Command::Snapshot(args) => Next::Exit(operate::snapshot(&args)),
+        Command::DeadLetters { command } => Next::Exit(dead_letters::dead_letters(&command)),
         Command::Plugin { command: PluginCommand::Inspect { file, json } } => Next::Exit(inspect::inspect(&file, json)),
     }
 }

@@ -19,10 +19,11 @@ use toml::de::DeTable;
 use self::entry::check_name;
 pub use self::error::ConfigError;
 use self::section::{Context, Section};
-use crate::{admin, checkpoint, lane, plugin, source, window};
+use crate::{admin, checkpoint, dead_letters, lane, plugin, source, window};
 
 /// The keys outside of tables, and the tables.
-pub const KEYS: &[&str] = &["name", "shutdown_grace", "source", "window", "checkpoint", "admin", "plugins", "outputs"];
+pub const KEYS: &[&str] =
+    &["name", "shutdown_grace", "source", "window", "checkpoint", "dead_letters", "admin", "plugins", "outputs"];
 
 /// How many outputs one file may have.
 const OUTPUTS_MAX: usize = 256;
@@ -40,6 +41,8 @@ pub struct Config {
     pub window: window::config::Config,
     /// Where positions are made durable.
     pub checkpoint: checkpoint::config::Config,
+    /// Where events that could not be delivered are kept.
+    pub dead_letters: dead_letters::config::Config,
     /// Health and metrics.
     pub admin: admin::config::Config,
     /// Where plugins are found.
@@ -86,6 +89,9 @@ impl Config {
             source: source::config::Config::read(&top.section("source", source::config::KEYS)?)?,
             window: window::config::Config::read(&top.section("window", window::config::KEYS)?)?,
             checkpoint: checkpoint::config::Config::read(&top.section("checkpoint", checkpoint::config::KEYS)?)?,
+            dead_letters: dead_letters::config::Config::read(
+                &top.section("dead_letters", dead_letters::config::KEYS)?,
+            )?,
             admin: admin::config::Config::read(&top.section("admin", admin::config::KEYS)?)?,
             plugins: plugin::config::Config::read(&top.section("plugins", plugin::config::KEYS)?)?,
             outputs: read_outputs(top)?,

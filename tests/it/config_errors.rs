@@ -56,8 +56,8 @@ const CASES: &[Case] = &[
     ),
     case(
         "",
-        "[dead_letters]\nstore = \"file\"\n",
-        "config.toml:8:2: unknown key \"dead_letters\", known here: name, shutdown_grace, source, window, checkpoint, admin, plugins, outputs",
+        "[nothing]\nstore = \"file\"\n",
+        "config.toml:8:2: unknown key \"nothing\", known here: name, shutdown_grace, source, window, checkpoint, dead_letters, admin, plugins, outputs",
     ),
     case(
         BATCH,
@@ -101,6 +101,36 @@ const CASES: &[Case] = &[
         "",
         "[checkpoint]\nstore = \"file\"\n",
         "config.toml:8:1: checkpoint: store = \"file\" needs path, add path = \"state\"",
+    ),
+    case(
+        "",
+        "[dead_letters]\nstore = \"file\"\n",
+        "config.toml:8:1: dead_letters: store = \"file\" needs path, add path = \"dead-letters\"",
+    ),
+    case(
+        "",
+        "[dead_letters]\npath = \"dead-letters\"\n",
+        "config.toml:9:8: dead_letters.path: is used only with store = \"file\", remove it or set that",
+    ),
+    case(
+        "",
+        "[dead_letters]\nexpires_after = \"30d\"\n",
+        "config.toml:9:1: unknown key \"dead_letters.expires_after\", did you mean \"expire_after\"?",
+    ),
+    case(
+        "",
+        "[dead_letters]\nexpire_after = \"off\"\n",
+        "config.toml:9:16: dead_letters.expire_after: \"off\" is not a duration, write a whole number with ms, s, m, h or d, such as \"500ms\"",
+    ),
+    case(
+        "",
+        "[dead_letters]\nexpire_after = \"4000d\"\n",
+        "config.toml:9:16: dead_letters.expire_after: \"4000d\" is out of range, write 1s to 3650d",
+    ),
+    case(
+        "",
+        "[dead_letters]\nbytes_max = \"1KiB\"\n",
+        "config.toml:9:13: dead_letters.bytes_max: \"1KiB\" is out of range, write 1MiB to 1024GiB",
     ),
     // Wrong types.
     case(

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use tailwater::config::{self, Config};
-use tailwater::{admin, checkpoint, lane, plugin, source, window};
+use tailwater::{admin, checkpoint, dead_letters, lane, plugin, source, window};
 
 /// Where Rust code lies; the root itself has `target`.
 const FOLDERS: [&str; 8] = ["core", "sdk", "matcher", "plugins", "examples", "tests", "bench", "xtask"];
@@ -97,6 +97,7 @@ fn config_toml_names_every_key() {
         source::config::KEYS,
         window::config::KEYS,
         checkpoint::config::KEYS,
+        dead_letters::config::KEYS,
         admin::config::KEYS,
         plugin::config::KEYS,
         lane::config::KEYS,

@@ -34,6 +34,9 @@ fn a_small_file_gets_the_defaults() {
     assert_eq!(config.window.bytes_max, 16 << 20);
     assert_eq!(config.checkpoint.store, Store::MongoDb);
     assert_eq!(config.checkpoint.idle_interval, Duration::from_secs(30));
+    assert_eq!(config.dead_letters.place, crate::dead_letters::config::Place::MongoDb);
+    assert_eq!(config.dead_letters.bytes_max, 1 << 30);
+    assert_eq!(config.dead_letters.expire_after, Duration::from_secs(30 * 24 * 3600));
     assert_eq!(config.admin.listen.unwrap().to_string(), "127.0.0.1:8081");
     assert_eq!(config.plugins.dir, None);
     let output = &config.outputs[0];

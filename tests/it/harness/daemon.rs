@@ -7,6 +7,8 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::{eventually, pause, resume};
 
 /// How long the daemon may take to be ready on a busy machine.
@@ -122,13 +124,50 @@ impl Daemon {
         self.process.wait().expect("wait");
     }
 
+    /// Sends a signal, such as SIGHUP.
+    pub fn signal(&mut self, signal: Signal) {
+        assert!(self.is_running(), "tailwater has ended before {signal:?}");
+        kill_process(Pid::from_child(&self.process), signal).expect("send a signal");
+    }
+
+    /// Where its admin port is, as a URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.admin().expect("an admin port"))
+    }
+
+    /// Runs `tailwater ARGUMENTS… --admin URL` and gives back what it said.
+    pub fn ask(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(PathBuf::from(env!("CARGO_BIN_EXE_tailwater")));
+        command.args(arguments).args(["--admin", &self.url()]).stdin(Stdio::null()).output().expect("run tailwater")
+    }
+
+    /// The same, for what must succeed: its standard output.
+    pub fn told(&self, arguments: &[&str]) -> String {
+        let output = self.ask(arguments);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "tailwater {arguments:?}: {}\n{out}{err}", output.status);
+        out.into_owned()
+    }
+
+    /// The same, for what must be refused: its standard error.
+    pub fn refused(&self, arguments: &[&str]) -> String {
+        let output = self.ask(arguments);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(!output.status.success(), "tailwater {arguments:?} was not refused: {out}{err}");
+        err.into_owned()
+    }
+
+    /// Its status, as JSON: the part about one output.
+    pub fn status_of(&self, output: &str) -> serde_json::Value {
+        let answer = self.get("/api/status").expect("an answer");
+        let status: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
+        let outputs = status["outputs"].as_array().expect("outputs");
+        outputs.iter().find(|found| found["name"] == output).cloned().unwrap_or(serde_json::Value::Null)
+    }
+
     /// SIGTERM, and waits until the process has ended by itself. Panics after `deadline`.
     pub async fn terminate_and_wait(mut self, deadline: Duration) -> ExitStatus {
-        assert!(self.is_running(), "tailwater has ended before SIGTERM");
-        let id = libc::pid_t::try_from(self.process.id()).expect("a process id");
-        // SAFETY: kill takes no pointer. The id is still the child's own: it had not been waited for to its end just now.
-        let sent = unsafe { libc::kill(id, libc::SIGTERM) };
-        assert_eq!(sent, 0, "send SIGTERM to {id}: {}", std::io::Error::last_os_error());
+        self.signal(Signal::TERM);
         self.wait_until_ended(deadline).await
     }
 
@@ -182,6 +221,12 @@ pub struct Answer {
 /// Runs `tailwater check` on a configuration and gives back everything it said.
 pub fn check(folder: &Path, config: &str) -> Output {
     tailwater(folder, config).args(["check", "--config", "config.toml"]).output().expect("run tailwater check")
+}
+
+/// Runs `tailwater ARGUMENTS…` in a folder.
+pub fn command(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(PathBuf::from(env!("CARGO_BIN_EXE_tailwater")));
+    command.current_dir(folder).args(arguments).stdin(Stdio::null()).output().expect("run tailwater")
 }
 
 /// The binary, in a folder with this configuration, with its own words caught.

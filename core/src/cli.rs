@@ -136,17 +136,6 @@ pub fn begin() -> Next {
     }
 }
 
-/// How to reach the running daemon.
-#[derive(Debug, Args)]
-pub struct AdminArgs {
-    /// The admin port of the running daemon. Default: admin.listen of the config that is named, else http://127.0.0.1:8081.
-    #[arg(long, value_name = "URL")]
-    pub admin: Option<String>,
-    /// The daemon's config file: for its admin.listen, and to work on its stores while no daemon runs.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-}
-
 /// Says what cannot be used, and gives the exit code for it.
 fn refuse(error: &dyn std::error::Error) -> ExitCode {
     eprintln!("tailwater: {error}");

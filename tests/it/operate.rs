@@ -108,9 +108,7 @@ async fn a_checkpoint_is_moved_while_its_output_is_paused() {
         // Without a daemon, by the same command.
         daemon.terminate_and_wait(DEADLINE).await;
         let offline = |arguments: &[&str]| {
-            let port = crate::harness::free_port();
-            let admin = format!("http://127.0.0.1:{port}");
-            let output = command(path, &[arguments, &["--config", "config.toml", "--admin", &admin]].concat());
+            let output = command(path, &[arguments, &["--config", "config.toml"]].concat());
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             assert!(output.status.success(), "{arguments:?}: {said}");
             String::from_utf8_lossy(&output.stdout).into_owned()

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::admin_client::ClientError;
+use super::operate::Failure;
 use crate::checkpoint::Store;
 use crate::config::Config;
 use crate::control::Target;
@@ -19,7 +19,7 @@ use crate::source::stream::ChangeStream;
 const CONNECTIONS: u32 = 4;
 
 /// What the daemon would answer to `checkpoint list`.
-pub(super) fn checkpoints(config: &Config) -> Result<Value, ClientError> {
+pub(super) fn checkpoints(config: &Config) -> Result<Value, Failure> {
     block_on(async {
         let deployment = connect(config.source.uri.expose(), CONNECTIONS).await.map_err(refused)?;
         let store = open_store(config, &deployment).map_err(refused)?;
@@ -31,7 +31,7 @@ pub(super) fn checkpoints(config: &Config) -> Result<Value, ClientError> {
 }
 
 /// Moves an output.
-pub(super) fn set_checkpoint(config: &Config, output: &str, to: Target) -> Result<Value, ClientError> {
+pub(super) fn set_checkpoint(config: &Config, output: &str, to: Target) -> Result<Value, Failure> {
     block_on(async {
         let held = Held::take(config, output).await?;
         let moved = held.set(config, output, to).await;
@@ -41,7 +41,7 @@ pub(super) fn set_checkpoint(config: &Config, output: &str, to: Target) -> Resul
 }
 
 /// Forgets the place of an output.
-pub(super) fn reset_checkpoint(config: &Config, output: &str) -> Result<Value, ClientError> {
+pub(super) fn reset_checkpoint(config: &Config, output: &str) -> Result<Value, Failure> {
     block_on(async {
         let held = Held::take(config, output).await?;
         let removed = held.store.remove(output).await.map_err(refused);
@@ -58,7 +58,7 @@ struct Held {
 }
 
 impl Held {
-    async fn take(config: &Config, output: &str) -> Result<Held, ClientError> {
+    async fn take(config: &Config, output: &str) -> Result<Held, Failure> {
         if !config.outputs.iter().any(|known| known.name == output) {
             return Err(refused(format!("no output {output} is configured")));
         }
@@ -78,7 +78,7 @@ impl Held {
         }
     }
 
-    async fn set(&self, config: &Config, output: &str, to: Target) -> Result<Value, ClientError> {
+    async fn set(&self, config: &Config, output: &str, to: Target) -> Result<Value, Failure> {
         let place = Place::from(to);
         let options = prepare(self.deployment.client.clone(), &config.source).await.map_err(refused)?;
         if let Some(ahead) = place.time().seconds().checked_sub(self.deployment.now.seconds()).filter(|s| *s > 0) {
@@ -91,11 +91,11 @@ impl Held {
     }
 }
 
-fn refused(error: impl std::fmt::Display) -> ClientError {
-    ClientError::Refused { status: 0, error: error.to_string() }
+fn refused(error: impl std::fmt::Display) -> Failure {
+    Failure::Other(error.to_string())
 }
 
-fn block_on<T>(future: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
+fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|e| refused(format!("start the runtime: {e}")))?.block_on(future)
 }

@@ -3,15 +3,16 @@
 //! Checkpoints can be looked at and moved without a daemon too: then this takes the lease, so that no instance starts in between.
 
 use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::admin_client::{ClientError, get, post};
-use super::offline;
-use super::{AdminArgs, refuse_with};
+use super::admin_client::{ClientError, Daemon, get, post};
+use super::{EXIT_USAGE, offline};
+use crate::config::{Config, ConfigError};
 use crate::control::Target;
 
 /// Between two looks at a snapshot that is watched.
@@ -24,6 +25,7 @@ pub enum OutputCommand {
     Pause {
         /// Its name in the config.
         output: String,
+        /// Where it runs.
         #[command(flatten)]
         admin: AdminArgs,
     },
@@ -31,6 +33,7 @@ pub enum OutputCommand {
     Resume {
         /// Its name in the config.
         output: String,
+        /// Where it runs.
         #[command(flatten)]
         admin: AdminArgs,
     },
@@ -44,6 +47,7 @@ pub enum CheckpointCommand {
         /// As JSON.
         #[arg(long)]
         json: bool,
+        /// Where it runs.
         #[command(flatten)]
         admin: AdminArgs,
     },
@@ -53,6 +57,7 @@ pub enum CheckpointCommand {
         output: String,
         /// An event id (goes on behind it) or an RFC 3339 time (from it on).
         to: String,
+        /// Where it runs.
         #[command(flatten)]
         admin: AdminArgs,
     },
@@ -60,6 +65,7 @@ pub enum CheckpointCommand {
     Reset {
         /// Its name in the config.
         output: String,
+        /// Where it runs.
         #[command(flatten)]
         admin: AdminArgs,
     },
@@ -76,6 +82,7 @@ pub struct SnapshotArgs {
     /// Do not wait for its end.
     #[arg(long)]
     pub detach: bool,
+    /// Where it runs.
     #[command(flatten)]
     admin: AdminArgs,
 }
@@ -86,8 +93,70 @@ pub struct StatusArgs {
     /// As JSON.
     #[arg(long)]
     json: bool,
+    /// Where it runs.
     #[command(flatten)]
     admin: AdminArgs,
+}
+
+/// How to reach the running daemon.
+#[derive(Debug, Args)]
+pub struct AdminArgs {
+    /// The config file of the daemon: for its admin.listen, and to work on its checkpoints while it does not run.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The admin address of the running daemon, and no other way. Default: http://127.0.0.1:8081.
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
+}
+
+/// Why a command did not do what it was told.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// The command line or the config is wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// The daemon.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        Failure::Usage(error.to_string())
+    }
+}
+
+impl AdminArgs {
+    fn daemon(&self) -> Result<Daemon, Failure> {
+        Ok(Daemon::of(self.admin.as_deref(), self.config.as_deref())?)
+    }
+
+    /// Of a daemon that a command cannot do without.
+    fn url(&self) -> Result<String, Failure> {
+        match self.daemon()?.url() {
+            Some(url) => Ok(url.to_owned()),
+            None => Err(Failure::Usage("the config does not say where admin.listen is, name it with --admin".to_owned())),
+        }
+    }
+
+    /// Through the daemon that answers; where none does and none was named, on the store of the config.
+    fn or_offline(
+        &self,
+        online: impl FnOnce(&str) -> Result<Value, ClientError>,
+        offline: impl FnOnce(&Config) -> Result<Value, Failure>,
+    ) -> Result<Value, Failure> {
+        let daemon = self.daemon()?;
+        if let Some(url) = daemon.url() {
+            match online(url) {
+                Err(error) if error.is_unreachable() && matches!(daemon, Daemon::Assumed(_)) => {}
+                answer => return Ok(answer?),
+            }
+        }
+        offline(&Config::load(self.config.as_deref().unwrap_or(Path::new("config.toml")))?)
+    }
 }
 
 /// `tailwater output …`
@@ -96,66 +165,45 @@ pub fn output(command: &OutputCommand) -> ExitCode {
         OutputCommand::Pause { output, admin } => (output, admin, "pause"),
         OutputCommand::Resume { output, admin } => (output, admin, "resume"),
     };
-    finish(admin.url().and_then(|url| post(&url, &format!("/api/outputs/{}/{what}", name(output)), &json!({}))), |answer| {
-        println!("{output}: {}", text(answer, "state"));
-    })
+    let asked = || Ok(post(&admin.url()?, &format!("/api/outputs/{}/{what}", name(output)), &json!({}))?);
+    finish(asked(), |answer| println!("{output}: {}", text(answer, "state")))
 }
 
 /// `tailwater checkpoint …`
 pub fn checkpoint(command: &CheckpointCommand) -> ExitCode {
     match command {
         CheckpointCommand::List { json, admin } => {
-            let listed = or_offline(admin, |url| get(url, "/api/checkpoints"), offline::checkpoints);
+            let listed = admin.or_offline(|url| get(url, "/api/checkpoints"), offline::checkpoints);
             finish(listed, |answer| if *json { println!("{answer:#}") } else { print_checkpoints(answer) })
         }
         CheckpointCommand::Set { output, to, admin } => {
-            let target = match to.parse::<Target>() {
-                Ok(target) => target,
-                Err(error) => return refuse_with(&error),
-            };
-            let path = format!("/api/outputs/{}/checkpoint/set", name(output));
-            let set = or_offline(
-                admin,
-                |url| post(url, &path, &json!({ "to": to })),
-                |config| offline::set_checkpoint(config, output, target),
-            );
+            let set = to.parse::<Target>().map_err(Failure::Usage).and_then(|target| {
+                let path = format!("/api/outputs/{}/checkpoint/set", name(output));
+                let online = |url: &str| post(url, &path, &json!({ "to": to }));
+                admin.or_offline(online, |config| offline::set_checkpoint(config, output, target))
+            });
             finish(set, |answer| println!("{output}: {}", text(answer, "place")))
         }
         CheckpointCommand::Reset { output, admin } => {
             let path = format!("/api/outputs/{}/checkpoint/reset", name(output));
-            let reset = or_offline(
-                admin,
-                |url| post(url, &path, &json!({})),
-                |config| offline::reset_checkpoint(config, output),
-            );
+            let online = |url: &str| post(url, &path, &json!({}));
+            let reset = admin.or_offline(online, |config| offline::reset_checkpoint(config, output));
             finish(reset, |answer| println!("{output}: {}", text(answer, "place")))
         }
     }
 }
 
-/// Through the daemon that answers; without one on the store itself, where a config was named.
-fn or_offline(
-    admin: &AdminArgs,
-    online: impl FnOnce(&str) -> Result<Value, ClientError>,
-    offline: impl FnOnce(&crate::config::Config) -> Result<Value, ClientError>,
-) -> Result<Value, ClientError> {
-    let url = admin.url()?;
-    match online(&url) {
-        Err(ClientError::Unreachable { .. }) if admin.config.is_some() => offline(&admin.load()?),
-        answer => answer,
-    }
-}
-
 /// `tailwater snapshot …`
 pub fn snapshot(args: &SnapshotArgs) -> ExitCode {
-    let url = match args.admin.url() {
-        Ok(url) => url,
-        Err(error) => return refuse_with(&error.to_string()),
+    let begin = || {
+        let url = args.admin.url()?;
+        post(&url, &format!("/api/outputs/{}/snapshot", name(&args.output)), &json!({ "collections": args.collections }))?;
+        Ok(url)
     };
-    let path = format!("/api/outputs/{}/snapshot", name(&args.output));
-    if let Err(error) = post(&url, &path, &json!({ "collections": args.collections })) {
-        return fail(&error);
-    }
+    let url = match begin() {
+        Ok(url) => url,
+        Err(error) => return fail(&error),
+    };
     println!("{}: snapshot begun", args.output);
     if args.detach {
         return ExitCode::SUCCESS;
@@ -169,11 +217,11 @@ fn watch(url: &str, output: &str) -> ExitCode {
     loop {
         let status = match get(url, "/api/status") {
             Ok(status) => status,
-            Err(error) => return fail(&error),
+            Err(error) => return fail(&error.into()),
         };
         let outputs = status["outputs"].as_array().into_iter().flatten();
         let Some(found) = outputs.into_iter().find(|found| found["name"] == output) else {
-            return refuse_with(&format!("output {output} is no longer configured"));
+            return fail(&Failure::Other(format!("output {output} is no longer configured")));
         };
         let snapshot = &found["snapshot"];
         let state = found["state"].as_str().unwrap_or_default();
@@ -211,7 +259,8 @@ fn bar(settled: u64, estimated: u64) -> String {
 
 /// `tailwater status`
 pub fn status(args: &StatusArgs) -> ExitCode {
-    finish(args.admin.url().and_then(|url| get(&url, "/api/status")), |status| {
+    let asked = || Ok(get(&args.admin.url()?, "/api/status")?);
+    finish(asked(), |status| {
         if args.json { println!("{status:#}") } else { print!("{}", status_table(status)) }
     })
 }
@@ -282,19 +331,22 @@ fn name(output: &str) -> String {
     if crate::config::entry::check_name(output).is_ok() { output.to_owned() } else { "-".to_owned() }
 }
 
-fn finish(answer: Result<Value, ClientError>, show: impl FnOnce(&Value)) -> ExitCode {
+fn finish(answer: Result<Value, Failure>, show: impl FnOnce(&Value)) -> ExitCode {
     match answer {
         Ok(answer) => {
             show(&answer);
             ExitCode::SUCCESS
         }
-        Err(error) => fail(&error),
+        Err(failure) => fail(&failure),
     }
 }
 
-fn fail(error: &ClientError) -> ExitCode {
-    eprintln!("tailwater: {error}");
-    ExitCode::FAILURE
+fn fail(failure: &Failure) -> ExitCode {
+    eprintln!("tailwater: {failure}");
+    match failure {
+        Failure::Usage(_) | Failure::Client(ClientError::Url { .. }) => ExitCode::from(EXIT_USAGE),
+        Failure::Client(_) | Failure::Other(_) => ExitCode::FAILURE,
+    }
 }
 
 #[cfg(test)]

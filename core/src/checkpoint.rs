@@ -45,6 +45,12 @@ pub enum CheckpointError {
         /// What is wrong.
         error: PlaceError,
     },
+    /// Another instance delivers this output now. A retry does not help.
+    #[error("write checkpoint of {output}: another instance has taken over")]
+    Fenced {
+        /// Whose.
+        output: String,
+    },
     /// Another process holds the folder.
     #[error(
         "checkpoint.path {path} is in use by another tailwater; stop that one, or give this one a folder of its own"

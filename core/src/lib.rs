@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+pub mod dead_letters;
 pub mod event;
 pub mod lane;
 pub mod log;

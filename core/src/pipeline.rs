@@ -184,15 +184,17 @@ fn run_lanes(config: Config, started: Started, metrics: PipelineMetrics) -> Runn
         let intake = Intake::new(Arc::clone(&window), &place, own, Arc::clone(&permits));
         let descriptor = output.library.descriptor();
         let kept = (!descriptor.broadcast).then(|| Arc::clone(&store));
-        let (name, ahead_max) = (output.config.name.clone(), output.config.ahead_max);
-        let durable = Durable::new(kept, &name, &config.checkpoint, ahead_max, place.clone());
+        let name = output.config.name.clone();
+        let durable = Durable::new(kept, &name, &config.checkpoint, place.clone());
         let lane_metrics = metrics.lanes.of(&name);
-        let lane = Lane::new(LaneParts {
+        let (lane, _) = Lane::new(LaneParts {
             matcher: output.matcher,
             intake,
             life: plugin.life,
             stopped: plugin.stopped,
             durable,
+            dead_letters: None,
+            guard: None,
             place,
             batch_events_max: descriptor.batch_events_max,
             wants_json: descriptor.wants_json,
@@ -251,12 +253,13 @@ impl Running {
         self.stop_pump.send_replace(true);
         self.drain_lanes.send_replace(Some(deadline));
         while let Some(ended) = self.lanes.next().await {
-            let Some(Ended { output, unsettled, durable }) = ended else { continue };
+            let Some(Ended { output, unsettled, in_flight, oldest_unsettled, durable, .. }) = ended else { continue };
             if unsettled == 0 {
                 info!(output, %durable, "output drained");
             } else {
                 let what = "output ended with unsettled events; they are delivered after the next start";
-                warn!(output, unsettled, %durable, "{what}");
+                let oldest = oldest_unsettled.map(|id| id.to_string());
+                warn!(output, unsettled, in_flight, oldest, %durable, "{what}");
             }
         }
         match source {

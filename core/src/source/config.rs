@@ -93,6 +93,11 @@ pub enum Start {
 }
 
 impl Config {
+    /// Whether update events are to carry the whole document.
+    pub fn has_full_documents(&self) -> bool {
+        self.full_document != FullDocument::Off
+    }
+
     /// Reads the table.
     ///
     /// # Errors

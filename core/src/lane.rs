@@ -1,46 +1,48 @@
 //! The lane: the worker of one output. Takes events, matches, keeps order, batches, limits the rate, hands them to the plugin
-//! and applies its verdicts; what is settled goes to the checkpoint.
+//! and applies its verdicts; what is settled goes to the checkpoint, what cannot be delivered to the dead letters.
 //!
 //! Everything every output needs is here, once. Knows no MongoDB beyond the stream it catches up on, and no other lane.
-//! Reading order: [`settle`] and [`schedule`] are the pure heart, [`intake`] and [`life`] its two ends, [`durable`] its
-//! memory; this file is the loop that turns them.
+//! Reading order: [`engine`] is the pure heart, made of [`settle`], [`schedule`] and [`rate`]; [`intake`] and [`life`] are the
+//! lane's two ends, [`durable`] and [`burial`] its memory, [`replay`] its side door; this file is the shell: the loop that
+//! turns them, that knows the time, and that counts and tells.
 
 pub mod broadcast;
+pub mod burial;
 pub mod catch_up;
 pub mod config;
 pub mod durable;
+pub mod engine;
 pub mod intake;
 pub mod life;
 pub mod metrics;
 pub mod rate;
+pub mod replay;
 pub mod schedule;
 pub mod settle;
+mod spell;
+mod stub;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tailwater_match::Matcher;
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
-use crate::backoff::Backoff;
-use crate::event::Event;
+use crate::event::EventId;
 use crate::lane::broadcast::Broadcast;
+use crate::lane::burial::{Burial, Buried, Bury};
 use crate::lane::config::{Config, OnReject};
-use crate::lane::durable::Durable;
+use crate::lane::durable::{Durable, Saved};
+use crate::lane::engine::{Effects, Engine, Refused, Setup, Taken};
 use crate::lane::intake::{Intake, Next};
 use crate::lane::life::{Change, Life};
-use crate::lane::metrics::{FaultKind, LaneMetrics, State};
-use crate::lane::rate::Bucket;
-use crate::lane::schedule::{BatchLimits, Item, Schedule};
-use crate::lane::settle::Settle;
-use crate::plugin::{Delivered, Outcome};
+use crate::lane::metrics::{FaultKind, LaneMetrics, SkipReason, State};
+use crate::lane::replay::{ReplaySender, Replays};
+use crate::lane::spell::Spell;
+use crate::plugin::Outcome;
 use crate::source::metrics::SourceMetrics;
 use crate::source::place::Place;
-
-/// Events in a batch where neither operator nor plugin says.
-const EVENTS_MAX_DEFAULT: u32 = 100;
 
 /// At least this often the lane looks around, so that its lag is true even when nothing happens.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
@@ -51,35 +53,36 @@ const REST_AFTER: Duration = Duration::from_secs(5);
 /// For the plugin of a broadcast output that stops.
 const DISMISS_GRACE: Duration = Duration::from_secs(5);
 
+/// Whether this instance may still deliver. Asked before every batch, so it must be cheap.
+pub type Guard = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// One output at work.
 pub struct Lane {
     config: Config,
-    matcher: Option<Matcher>,
+    engine: Engine,
     intake: Intake,
     life: Life,
     durable: Durable,
-    settle: Settle,
-    schedule: Schedule,
-    bucket: Option<Bucket>,
-    limits: BatchLimits,
-    concurrency: usize,
-    /// The plugin asks for JSON, so it counts as memory.
-    wants_json: bool,
+    burial: Burial,
+    replays: Replays,
+    /// `None`: this output needs no permission.
+    guard: Option<Guard>,
     /// `Some`: its plugin is told how far the stream has come.
     broadcast: Option<Broadcast>,
-    /// Batches handed out, oldest first, and when their time is over.
-    deadlines: VecDeque<(Instant, u64)>,
-    next_delivery: u64,
-    /// Memory charged for events taken and not settled.
-    held_bytes: usize,
-    paused_until: Option<Instant>,
-    /// A batch that could leave but is not full waits since then.
-    lingering_since: Option<Instant>,
     /// The lane is at a bound since then.
     waiting_since: Option<Instant>,
     /// Retries since the last acknowledged batch; said once, and again when it is over.
     troubled_since: Option<Instant>,
-    stopped: bool,
+    /// Nothing is handed out because the guard does not hold; said once.
+    barred: bool,
+    /// Another instance has taken the output over.
+    fenced: bool,
+    /// Events skipped because of their age.
+    too_old: Spell,
+    /// Events whose place a newer one took.
+    superseded: Spell,
+    /// Events refused, given up or undeliverable.
+    refused: Spell,
     state: State,
     metrics: LaneMetrics,
     source: SourceMetrics,
@@ -97,6 +100,10 @@ pub struct LaneParts {
     pub life: Life,
     /// Its checkpoint.
     pub durable: Durable,
+    /// Where its dead letters go. Without one, `on_reject = "dead_letter"` stops the output.
+    pub dead_letters: Option<Bury>,
+    /// Whether this instance may deliver; `None`: it always may.
+    pub guard: Option<Guard>,
     /// Where it begins.
     pub place: Place,
     /// Of the plugin: most events in a batch, where the operator says nothing.
@@ -120,55 +127,62 @@ pub struct Ended {
     pub output: String,
     /// Events taken and not settled; they are delivered again after the next start.
     pub unsettled: usize,
+    /// Those of them that the plugin had and did not answer: it may have delivered them.
+    pub in_flight: usize,
+    /// The first of the unsettled ones.
+    pub oldest_unsettled: Option<EventId>,
     /// Where the next start goes on.
     pub durable: Place,
+    /// The lane ended by itself: another instance has taken the output over.
+    pub fenced: bool,
 }
 
 impl Lane {
-    /// A lane that has not begun.
-    pub fn new(parts: LaneParts) -> Lane {
-        let config = parts.config;
-        let events_max = config.batch.events_max.or(parts.batch_events_max).unwrap_or(EVENTS_MAX_DEFAULT);
-        let limits = BatchLimits {
-            // A batch must fit into the bound, or it would never be full.
-            events_max: (events_max as usize).min(usize::try_from(config.ahead_max).unwrap_or(usize::MAX)),
-            bytes_max: usize::try_from(config.batch.bytes_max).unwrap_or(usize::MAX),
-        };
-        // The clients of a broadcast say where they are by the last event they saw: all before it must have been given out.
-        let ordering = if parts.broadcast.is_some() { config::Ordering::Strict } else { config.ordering };
-        let strict = ordering == config::Ordering::Strict;
-        let bucket = config
-            .rate_limit
-            .as_ref()
-            .map(|limit| Bucket::new(f64::from(limit.per_second), f64::from(limit.burst), Instant::now()));
-        Lane {
+    /// A lane that has not begun, and where replays of its dead letters go in.
+    pub fn new(parts: LaneParts) -> (Lane, ReplaySender) {
+        let mut config = parts.config;
+        if parts.dead_letters.is_none() && config.on_reject == OnReject::DeadLetter {
+            config.on_reject = OnReject::Stop;
+        }
+        let setup = Setup {
+            config: &config,
             matcher: parts.matcher,
+            place: parts.place,
+            batch_events_max: parts.batch_events_max,
+            wants_json: parts.wants_json,
+            broadcast: parts.broadcast.is_some(),
+        };
+        let mut engine = Engine::new(setup, Instant::now());
+        if parts.stopped {
+            engine.stop();
+        }
+        let (sender, replays) = Replays::new();
+        let lane = Lane {
+            engine,
             intake: parts.intake,
             life: parts.life,
             durable: parts.durable,
-            settle: Settle::new(parts.place),
-            schedule: Schedule::new(ordering),
-            bucket,
-            limits,
-            concurrency: if strict { 1 } else { config.concurrency as usize },
-            wants_json: parts.wants_json,
+            burial: Burial::new(&config.name, parts.dead_letters),
+            replays,
+            guard: parts.guard,
             broadcast: parts.broadcast,
-            deadlines: VecDeque::new(),
-            next_delivery: 0,
-            held_bytes: 0,
-            paused_until: None,
-            lingering_since: None,
             waiting_since: None,
             troubled_since: None,
-            stopped: parts.stopped,
+            barred: false,
+            fenced: false,
+            too_old: Spell::default(),
+            superseded: Spell::default(),
+            refused: Spell::default(),
             state: State::Starting,
             metrics: parts.metrics,
             source: parts.source,
             config,
-        }
+        };
+        (lane, sender)
     }
 
-    /// Works until `drain` names a deadline, then settles what is in flight, makes it durable and stops the plugin.
+    /// Works until `drain` names a deadline, then settles what is in flight, makes it durable and stops the plugin. Ends by itself
+    /// when another instance has taken the output over.
     pub async fn run(mut self, mut drain: watch::Receiver<Option<Instant>>) -> Ended {
         self.metrics.state(self.state);
         let deadline = loop {
@@ -176,19 +190,25 @@ impl Lane {
             if let Some(deadline) = *drain.borrow_and_update() {
                 break deadline;
             }
+            if self.fenced {
+                break now + DISMISS_GRACE;
+            }
             self.take_in(now);
             self.tell_plugin(now);
             self.dispatch(now);
-            if self.durable.due(&self.settle).is_some_and(|due| due <= now) {
-                self.durable.save(&self.settle);
+            self.burial.begin(&self.engine, now);
+            if self.durable.due(self.engine.settle(), self.engine.is_pressed()).is_some_and(|due| due <= now) {
+                self.durable.save(self.engine.settle());
             }
             self.tell(now);
             let wake = self.next_wake(now);
-            let reads = !self.stopped && self.has_room();
+            let (reads, replays) = (self.engine.has_room(), self.engine.has_room_for_replay());
             tokio::select! {
                 change = self.life.change() => self.on_change(change),
                 more = self.intake.more(), if reads => if let Err(error) = more { self.stop(&error.to_string()) },
-                durable = self.durable.saved() => self.on_saved(durable),
+                saved = self.durable.saved() => self.on_saved(saved),
+                buried = self.burial.done() => self.on_buried(buried),
+                replay = self.replays.next(), if replays => self.replays.accept(replay, &mut self.engine),
                 () = tokio::time::sleep_until(wake.into()) => {}
                 _ = drain.changed() => {}
             }
@@ -200,28 +220,27 @@ impl Lane {
     fn tell_plugin(&mut self, now: Instant) {
         if let Some(broadcast) = &mut self.broadcast
             && self.life.is_up()
-            && let Some(progress) = broadcast.due(self.settle.low_water(), now)
+            && let Some(progress) = broadcast.due(self.engine.settle().low_water(), now)
         {
             self.life.progress(progress);
         }
     }
 
-    /// At a bound the lane takes nothing more.
-    fn has_room(&self) -> bool {
-        self.durable.ahead(&self.settle) < self.config.ahead_max
-            && (self.held_bytes as u64) < self.config.in_flight_bytes_max
-    }
-
     fn take_in(&mut self, now: Instant) {
-        while !self.stopped && self.has_room() {
-            match self.intake.next(self.settle.read_to()) {
+        while self.engine.has_room() {
+            match self.intake.next(self.engine.settle().read_to()) {
                 Next::Event(event) => {
                     self.waiting_since = None;
-                    self.take(event);
+                    match self.engine.take(event, self.source.newest()) {
+                        Taken::Queued => {}
+                        Taken::Filtered => _ = self.metrics.filtered.inc(),
+                        Taken::TooOld => self.skipped_too_old(1, now),
+                        Taken::Superseded => self.skipped_superseded(1, now),
+                    }
                 }
                 Next::Reached(place) => {
                     self.source.saw(place.time());
-                    self.settle.pass(place);
+                    self.engine.pass(place);
                 }
                 Next::Nothing => {
                     self.waiting_since = None;
@@ -235,94 +254,43 @@ impl Lane {
         }
     }
 
-    fn take(&mut self, event: Arc<Event>) {
-        if self.matcher.as_ref().is_some_and(|matcher| !matcher.matches(event.raw())) {
-            self.metrics.filtered.inc();
-            self.settle.pass(Place::After(event.token().clone()));
-            return;
-        }
-        self.held_bytes += self.charge(&event);
-        let ticket = self.settle.take(event.token());
-        self.schedule.push(ticket, event);
-    }
-
-    /// Memory an event costs this lane. JSON is about twice its BSON at the most.
-    fn charge(&self, event: &Event) -> usize {
-        event.bytes() + if self.wants_json { 2 * event.raw().as_bytes().len() } else { 0 }
-    }
-
     fn dispatch(&mut self, now: Instant) {
-        if self.paused_until.is_some_and(|until| until <= now) {
-            self.paused_until = None;
+        if self.life.is_up() && self.engine.is_late(now) {
+            let reason = format!("a batch was not completed within {:?}", self.config.timeout);
+            self.replace_instance(FaultKind::Timeout, &reason);
         }
-        if self.life.is_up() {
-            self.give_up_late_instance(now);
-        }
-        if self.stopped || self.paused_until.is_some() {
-            return;
-        }
-        while self.life.is_up() && self.schedule.batches_in_flight() < self.concurrency {
-            let mut limits = self.limits;
-            if let Some(bucket) = &mut self.bucket {
-                limits.events_max = limits.events_max.min(bucket.available(now));
-                if limits.events_max == 0 {
-                    return;
-                }
-            }
-            if self.lingers(now) {
-                return;
-            }
-            let delivery = self.next_delivery;
-            self.lingering_since = None;
-            let batch = self.schedule.next_batch(delivery, limits, now);
-            if batch.is_empty() {
-                return;
-            }
-            let delivered: Vec<Delivered> =
-                batch.iter().map(|item| Delivered { event: Arc::clone(&item.event), attempt: item.attempt }).collect();
-            if let Some(bucket) = &mut self.bucket {
-                bucket.spend(delivered.len());
-            }
+        let newest = self.source.newest();
+        let mut effects = Effects::default();
+        while self.delivers()
+            && let Some(leaving) = self.engine.hand_out(now, newest, &mut effects)
+        {
             self.metrics.batches.inc();
-            self.next_delivery += 1;
-            self.deadlines.push_back((now + self.config.timeout, delivery));
-            self.life.deliver(delivery, delivered, self.config.timeout);
+            self.life.deliver(leaving.delivery, leaving.batch, self.config.timeout);
         }
+        self.apply(effects, now);
     }
 
-    /// A batch that is not full waits for more, but never longer than `linger`.
-    fn lingers(&mut self, now: Instant) -> bool {
-        if self.config.batch.linger.is_zero()
-            || !self.schedule.is_ready()
-            || self.schedule.queued() >= self.limits.events_max
-        {
+    /// There is an instance, and this process may deliver.
+    fn delivers(&mut self) -> bool {
+        if !self.life.is_up() {
             return false;
         }
-        let since = *self.lingering_since.get_or_insert(now);
-        now.duration_since(since) < self.config.batch.linger
-    }
-
-    fn give_up_late_instance(&mut self, now: Instant) {
-        while let Some((deadline, delivery)) = self.deadlines.front().copied() {
-            if !self.schedule.is_in_flight(delivery) {
-                self.deadlines.pop_front();
-            } else if deadline <= now {
-                let reason = format!("a batch was not completed within {:?}", self.config.timeout);
-                return self.replace_instance(FaultKind::Timeout, &reason);
-            } else {
-                return;
-            }
+        let barred = self.guard.as_ref().is_some_and(|holds| !holds());
+        if barred && !self.barred {
+            warn!(output = self.config.name, "nothing is delivered: this instance does not hold the lease any more");
         }
+        self.barred = barred;
+        !barred
     }
 
     fn replace_instance(&mut self, kind: FaultKind, reason: &str) {
         self.metrics.fault(kind);
-        if self.stopped {
+        if self.engine.is_stopped() {
             return self.life.give_up();
         }
-        let again = self.schedule.fail_all();
-        self.metrics.retried.inc_by(again as u64);
-        self.deadlines.clear();
+        let effects = self.engine.instance_gone();
+        let again = effects.retried;
+        self.apply(effects, Instant::now());
         match self.life.replace() {
             Ok(wait) => warn!(
                 output = self.config.name,
@@ -351,61 +319,101 @@ impl Lane {
                 self.metrics.fault(FaultKind::Start);
                 self.stop(&reason);
             }
-            Change::Outcome(outcome) => self.on_outcome(outcome),
+            Change::Outcome(Outcome { delivery, verdicts }) => {
+                let now = Instant::now();
+                let effects = self.engine.complete(delivery, verdicts, now, &mut rand::random);
+                self.apply(effects, now);
+            }
         }
     }
 
-    fn on_outcome(&mut self, outcome: Outcome) {
-        let now = Instant::now();
-        let backoff = Backoff { min: self.config.retry.backoff_min, max: self.config.retry.backoff_max };
-        let pause = outcome.verdicts.pause_output;
-        let mut delay = |attempt| backoff.delay(attempt, rand::random());
-        let done = self.schedule.complete(outcome.delivery, outcome.verdicts, now, &mut delay);
-        self.metrics.delivered.inc_by(done.acked.len() as u64);
-        self.metrics.retried.inc_by(done.retried as u64);
-        for item in &done.acked {
-            self.settled(item);
+    /// Counts and says what the engine did, and does what it cannot.
+    fn apply(&mut self, effects: Effects, now: Instant) {
+        self.metrics.delivered.inc_by(effects.acked as u64);
+        self.metrics.retried.inc_by(effects.retried as u64);
+        self.skipped_too_old(effects.too_old, now);
+        self.skipped_superseded(effects.superseded, now);
+        for (ticket, end) in effects.replays {
+            self.metrics.replay(&end);
+            self.replays.ended(ticket, end);
         }
-        if !done.acked.is_empty() {
+        if effects.acked > 0 {
             self.life.is_sound();
             self.recovered(now);
         }
-        if let Some(reason) = &done.retry_reason {
+        if let Some(reason) = &effects.retry_reason {
             self.troubled(now, reason);
         }
-        if let Some(pause) = pause {
-            let pause = if pause.is_zero() { delay(1) } else { pause };
-            // Each batch in flight asks for it by itself; that is said once.
-            if self.paused_until.is_none() {
-                info!(output = self.config.name, ?pause, "the plugin asked to pause the output");
-            }
-            self.paused_until = self.paused_until.max(Some(now + pause));
+        if let Some(pause) = effects.pause {
+            info!(output = self.config.name, ?pause, "the plugin asked to pause the output");
         }
-        for (item, reason) in done.rejected {
-            self.rejected(&item, &reason);
+        for refused in effects.refused {
+            self.refused(&refused, now);
         }
-        if let Some(reason) = done.failed {
+        if let Some(reason) = effects.failed {
             self.replace_instance(FaultKind::Failed, &reason);
         }
-        if let Some(reason) = done.fatal {
+        if let Some(reason) = effects.stop {
             self.stop(&reason);
         }
     }
 
-    fn settled(&mut self, item: &Item) {
-        self.held_bytes -= self.charge(&item.event);
-        self.settle.settle(item.ticket);
+    fn refused(&mut self, refused: &Refused, now: Instant) {
+        self.metrics.rejected.inc();
+        let what = match self.config.on_reject {
+            OnReject::DeadLetter => "event rejected, it goes to the dead letters",
+            OnReject::Skip => {
+                self.metrics.skipped(SkipReason::Rejected, 1);
+                "event rejected and skipped"
+            }
+            // It is said when the output stops.
+            OnReject::Stop => return,
+        };
+        let (output, Refused { id, kind, reason }) = (&self.config.name, refused);
+        if self.refused.add(1, now) {
+            warn!(output, %id, ?kind, "{what}: {reason}");
+        } else {
+            debug!(output, %id, ?kind, "{what}: {reason}");
+        }
     }
 
-    fn rejected(&mut self, item: &Item, reason: &str) {
-        self.metrics.rejected.inc();
-        let id = item.event.id();
-        match self.config.on_reject {
-            OnReject::Skip => {
-                warn!(output = self.config.name, %id, "event rejected and skipped: {reason}");
-                self.settled(item);
+    fn skipped_too_old(&mut self, count: usize, now: Instant) {
+        if count > 0 {
+            self.metrics.skipped(SkipReason::MaxAge, count);
+            if self.too_old.add(count, now) {
+                warn!(output = self.config.name, "events older than backlog.max_age are skipped");
             }
-            OnReject::Stop => self.stop(&format!("event {id} rejected: {reason}")),
+        }
+    }
+
+    fn skipped_superseded(&mut self, count: usize, now: Instant) {
+        if count > 0 {
+            self.metrics.skipped(SkipReason::Superseded, count);
+            if self.superseded.add(count, now) {
+                info!(output = self.config.name, "behind: of each document only the newest waiting event is kept");
+            }
+        }
+    }
+
+    /// Says what it all came to, once a spell is over; at the `end` of the lane in any case.
+    fn tell_spells(&mut self, now: Instant, end: bool) {
+        let over = |spell: &mut Spell| if end { spell.end() } else { spell.over(now) };
+        let output = &self.config.name;
+        if let Some((skipped, within)) = over(&mut self.too_old) {
+            warn!(output, skipped, ?within, "events older than backlog.max_age were skipped");
+        }
+        if let Some((skipped, within)) = over(&mut self.superseded) {
+            info!(output, skipped, ?within, "events were skipped for newer ones of the same document");
+        }
+        if let Some((rejected, within)) = over(&mut self.refused)
+            && rejected > 1
+        {
+            warn!(
+                output,
+                rejected,
+                ?within,
+                "events were rejected; the first was named, all are in the log at level debug"
+            );
         }
     }
 
@@ -417,7 +425,7 @@ impl Lane {
     }
 
     fn recovered(&mut self, now: Instant) {
-        if self.schedule.blocked_keys() == 0
+        if !self.engine.is_retrying()
             && let Some(since) = self.troubled_since.take()
         {
             info!(output = self.config.name, after = ?now.duration_since(since), "delivering again");
@@ -425,10 +433,13 @@ impl Lane {
     }
 
     fn stop(&mut self, reason: &str) {
-        if !self.stopped {
+        // By what was said, not by the engine: it has stopped already where it is the one that says so.
+        if self.state != State::Stopped {
             error!(output = self.config.name, "output stopped: {reason}; mend the cause and start tailwater again");
         }
-        self.stopped = true;
+        self.engine.stop();
+        self.enter(State::Stopped);
+        self.replays.drop_all();
         // Its clients would wait for ever, and never hear that nothing more will come: an ended connection is something to act on.
         if self.broadcast.is_some() {
             self.life.dismiss(DISMISS_GRACE);
@@ -437,92 +448,134 @@ impl Lane {
         self.life.is_awaited_no_more();
     }
 
-    fn on_saved(&mut self, durable: bool) {
-        if durable {
-            self.metrics.checkpoints.inc()
-        } else {
-            self.metrics.checkpoint_failures.inc()
-        };
+    fn on_saved(&mut self, saved: Saved) {
+        match saved {
+            Saved::Durable(ticket) => {
+                self.engine.durable(ticket);
+                self.metrics.checkpoints.inc();
+            }
+            Saved::Failed => _ = self.metrics.checkpoint_failures.inc(),
+            Saved::Fenced(reason) => {
+                self.metrics.checkpoint_failures.inc();
+                warn!(output = self.config.name, "{reason}; this instance ends the output");
+                self.engine.stop();
+                self.fenced = true;
+            }
+        }
     }
 
-    /// Writes the gauges, and says when the state changes.
-    fn tell(&mut self, now: Instant) {
-        let state = match () {
-            () if self.stopped => State::Stopped,
-            () if !self.life.is_up() => State::Starting,
-            () if self.paused_until.is_some() => State::Paused,
-            () if self.waiting_since.is_some_and(|since| now.duration_since(since) >= LOOK_AROUND) => State::Waiting,
-            () if self.intake.is_live() => State::Live,
-            () => State::CatchingUp,
-        };
+    fn on_buried(&mut self, buried: Buried) {
+        match buried {
+            Buried::Durable(count) => {
+                self.engine.buried(count);
+                self.metrics.dead_lettered.inc_by(count as u64);
+            }
+            Buried::Failed => _ = self.metrics.dead_letter_failures.inc(),
+            Buried::Full(reason) => {
+                self.metrics.dead_letter_failures.inc();
+                self.stop(&format!("{reason}; replay or drop some, or raise dead_letters.bytes_max"));
+            }
+        }
+    }
+
+    fn enter(&mut self, state: State) {
         if state != self.state {
-            let place = self.settle.low_water();
+            let place = self.engine.settle().low_water();
             info!(output = self.config.name, state = state.word(), was = self.state.word(), low_water = %place, "state");
             self.metrics.state(state);
             self.state = state;
         }
+    }
+
+    /// Writes the gauges, and says when the state changes.
+    fn tell(&mut self, now: Instant) {
+        self.enter(match () {
+            () if self.engine.is_stopped() => State::Stopped,
+            () if !self.life.is_up() => State::Starting,
+            () if self.engine.is_paused() => State::Paused,
+            () if self.waiting_since.is_some_and(|since| now.duration_since(since) >= LOOK_AROUND) => State::Waiting,
+            () if self.intake.is_live() => State::Live,
+            () => State::CatchingUp,
+        });
+        self.tell_spells(now, false);
         let newest = self.source.newest().seconds();
-        self.metrics.lag.set(i64::from(newest.saturating_sub(self.settle.low_water().time().seconds())));
-        self.metrics.in_flight.set(self.schedule.in_flight() as i64);
-        self.metrics.unsettled.set(self.settle.unsettled() as i64);
-        self.metrics.held_bytes.set(self.held_bytes as i64);
+        let settle = self.engine.settle();
+        self.metrics.lag.set(i64::from(newest.saturating_sub(settle.low_water().time().seconds())));
+        self.metrics.in_flight.set(self.engine.in_flight() as i64);
+        self.metrics.unsettled.set(settle.unsettled() as i64);
+        self.metrics.held_bytes.set(self.engine.held_bytes() as i64);
+        self.metrics.letters_waiting.set(self.engine.letters_waiting() as i64);
         self.metrics.catch_ups.inc_by(self.intake.falls().saturating_sub(self.metrics.catch_ups.get()));
     }
 
     fn next_wake(&self, now: Instant) -> Instant {
-        let up = self.life.is_up();
-        let slots = self.schedule.batches_in_flight() < self.concurrency;
-        let free = up && !self.stopped && self.paused_until.is_none() && slots && self.schedule.queued() > 0;
-        let mut wake = now + LOOK_AROUND;
-        let mut at = |instant: Option<Instant>| wake = wake.min(instant.unwrap_or(wake));
-        at(self.durable.due(&self.settle));
-        at(self.paused_until);
-        if up {
-            at(self.deadlines.front().map(|(deadline, _)| *deadline));
-        }
-        // Only what really holds the next batch back: a time that is over already would turn this loop without end.
-        if free {
-            match (self.bucket.as_ref().filter(|bucket| bucket.is_empty()), self.lingering_since) {
-                (Some(bucket), _) => at(Some(bucket.next_at())),
-                (None, Some(since)) => at(Some(since + self.config.batch.linger)),
-                (None, None) => at(self.schedule.next_timer()),
-            }
-        }
-        wake
+        let delivers = self.life.is_up() && !self.barred;
+        let due = [
+            self.durable.due(self.engine.settle(), self.engine.is_pressed()),
+            self.burial.due(&self.engine),
+            self.engine.next_wake(delivers),
+        ];
+        due.into_iter().flatten().fold(now + LOOK_AROUND, Instant::min)
     }
 
     /// Nothing new leaves; what is in flight may still end well.
     async fn drain(mut self, deadline: Instant) -> Ended {
-        // The last part of the time belongs to the checkpoint and to the plugin's own end.
-        let settle_until = deadline - deadline.saturating_duration_since(Instant::now()) / 4;
-        while self.schedule.in_flight() > 0 && self.life.is_up() {
-            tokio::select! {
-                change = self.life.change() => self.on_change(change),
-                durable = self.durable.saved() => self.on_saved(durable),
-                () = tokio::time::sleep_until(settle_until.into()) => break,
-            }
+        self.replays.drop_all();
+        if !self.fenced {
+            // The last part of the time belongs to the checkpoint and to the plugin's own end.
+            let settle_until = deadline - deadline.saturating_duration_since(Instant::now()) / 4;
+            self.finish(settle_until).await;
         }
-        // Tried again until the deadline: a stepdown in the middle of a drain passes.
-        let last_save = async {
-            while self.durable.is_saving() || *self.settle.low_water() != *self.durable.place() {
-                self.durable.save(&self.settle);
-                if !self.durable.is_saving() {
-                    break;
-                }
-                let durable = self.durable.saved().await;
-                if durable {
-                    self.metrics.checkpoints.inc()
-                } else {
-                    self.metrics.checkpoint_failures.inc()
-                };
-                tokio::time::sleep_until(self.durable.not_before().into()).await;
-            }
-        };
-        if tokio::time::timeout_at(deadline.into(), last_save).await.is_err() {
+        let in_flight = self.engine.live_in_flight();
+        if !self.fenced && tokio::time::timeout_at(deadline.into(), self.last_save()).await.is_err() {
             warn!(output = self.config.name, "the last checkpoint could not be written in time");
         }
+        self.tell_spells(Instant::now(), true);
         self.life.stop(deadline.saturating_duration_since(Instant::now())).await;
-        Ended { output: self.config.name, unsettled: self.settle.unsettled(), durable: self.durable.place().clone() }
+        Ended {
+            output: self.config.name,
+            unsettled: self.engine.settle().unsettled(),
+            in_flight,
+            oldest_unsettled: self.engine.oldest_unsettled(),
+            durable: self.durable.place().clone(),
+            fenced: self.fenced,
+        }
+    }
+
+    /// Waits for what the plugin has, and for the dead letters that come of it.
+    async fn finish(&mut self, until: Instant) {
+        loop {
+            let now = Instant::now();
+            self.burial.begin(&self.engine, now);
+            let answers = self.engine.in_flight() > 0 && self.life.is_up();
+            let buries = self.burial.is_writing() || self.burial.due(&self.engine).is_some();
+            if !answers && (!buries || self.engine.is_stopped()) {
+                return;
+            }
+            let wake = self.burial.due(&self.engine).unwrap_or(until).min(until);
+            tokio::select! {
+                change = self.life.change(), if answers => self.on_change(change),
+                saved = self.durable.saved() => self.on_saved(saved),
+                buried = self.burial.done() => self.on_buried(buried),
+                () = tokio::time::sleep_until(wake.into()) => if wake == until { return },
+            }
+        }
+    }
+
+    /// Tried again until the caller's deadline: a stepdown in the middle of a drain passes.
+    async fn last_save(&mut self) {
+        while self.durable.is_saving() || *self.engine.settle().low_water() != *self.durable.place() {
+            self.durable.save(self.engine.settle());
+            if !self.durable.is_saving() {
+                return;
+            }
+            let saved = self.durable.saved().await;
+            self.on_saved(saved);
+            if self.fenced {
+                return;
+            }
+            tokio::time::sleep_until(self.durable.not_before().into()).await;
+        }
     }
 }
 

@@ -34,7 +34,7 @@ use crate::checkpoint::{self, CheckpointError, Store};
 use crate::config::Config;
 use crate::dead_letters::metrics::DeadLetterMetrics;
 use crate::dead_letters::{self, DeadLetterError};
-use crate::lane::catch_up::CatchUpMetrics;
+use crate::lane::catch_up::metrics::CatchUpMetrics;
 use crate::lane::metrics::LaneFamilies;
 use crate::lease::file::FileArbiter;
 use crate::lease::mongodb::MongoDbArbiter;

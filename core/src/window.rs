@@ -206,6 +206,11 @@ impl Window {
         joined.or_else(|| ring.stretches.back().map(Stretch::end))
     }
 
+    /// What the newest stretch, and so the stream that is read now, lets through.
+    pub fn coverage(&self) -> Coverage {
+        self.lock().newest().coverage.clone()
+    }
+
     /// Changes with every push; wait on it after [`Read::CaughtUp`].
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.end.subscribe()

@@ -61,23 +61,8 @@ const CASES: &[Case] = &[
     ),
     case(
         BATCH,
-        "history_lost = \"resume\"",
-        "config.toml:7:1: unknown key \"outputs.live.history_lost\", known here: plugin, match, ordering, concurrency, batch, timeout, ahead_max, in_flight_bytes_max, json, retry, rate_limit, on_reject, enabled, options",
-    ),
-    case(
-        BATCH,
-        "backlog = { keep = \"all\" }",
-        "config.toml:7:1: unknown key \"outputs.live.backlog\", known here: plugin, match, ordering, concurrency, batch, timeout, ahead_max, in_flight_bytes_max, json, retry, rate_limit, on_reject, enabled, options",
-    ),
-    case(
-        BATCH,
-        "retry = { give_up_after = \"24h\" }",
-        "config.toml:7:11: unknown key \"outputs.live.retry.give_up_after\", known here: backoff_min, backoff_max",
-    ),
-    case(
-        BATCH,
         "zzz = 1",
-        "config.toml:7:1: unknown key \"outputs.live.zzz\", known here: plugin, match, ordering, concurrency, batch, timeout, ahead_max, in_flight_bytes_max, json, retry, rate_limit, on_reject, enabled, options",
+        "config.toml:7:1: unknown key \"outputs.live.zzz\", known here: plugin, match, ordering, concurrency, batch, timeout, ahead_max, in_flight_bytes_max, json, retry, rate_limit, backlog, on_reject, history_lost, enabled, options",
     ),
     // Missing keys.
     case("plugin = \"stdout\"", "", "config.toml:5:1: outputs.live.plugin: missing, add plugin = \"stdout\""),
@@ -335,16 +320,46 @@ const CASES: &[Case] = &[
         "watch = [\"*\"]\nstart = \"yesterday\"",
         "config.toml:5:9: source.start: \"yesterday\" is not a start, write \"now\", a time such as \"2026-01-31T00:00:00Z\" or an event id",
     ),
-    // What a plugin rejects.
+    // What need not be delivered, and what cannot be.
     case(
         BATCH,
-        "on_reject = \"dead_letter\"",
-        "config.toml:7:13: outputs.live.on_reject: \"dead_letter\" is not available yet, write \"stop\" or \"skip\"",
+        "backlog = { keep = \"newest\" }",
+        "config.toml:7:20: outputs.live.backlog.keep: \"newest\" is not known, write \"all\" or \"latest_per_key\"",
+    ),
+    case(
+        BATCH,
+        "backlog = { max_age = \"never\" }",
+        "config.toml:7:23: outputs.live.backlog.max_age: \"never\" is not a duration, write a whole number with ms, s, m, h or d, such as \"500ms\", or \"off\"",
+    ),
+    case(
+        BATCH,
+        "backlog = { max_age = 5 }",
+        "config.toml:7:23: outputs.live.backlog.max_age: expected a duration such as \"500ms\", found an integer",
+    ),
+    case(
+        BATCH,
+        "retry = { give_up_after = \"10ms\" }",
+        "config.toml:7:27: outputs.live.retry.give_up_after: \"10ms\" is out of range, write 1s to 365d, or \"off\"",
+    ),
+    case(
+        BATCH,
+        "backlog = { keep = \"latest_per_key\" }",
+        "config.toml:5:1: outputs.live: backlog.keep = \"latest_per_key\" needs full documents, set source.full_document to \"update_lookup\" or \"when_available\"",
+    ),
+    case(
+        BATCH,
+        "backlog = { keep = \"latest_per_key\" }\nordering = \"none\"",
+        "config.toml:5:1: outputs.live: backlog.keep = \"latest_per_key\" leaves out events of a document, which needs ordering = \"key\", write that or keep = \"all\"",
+    ),
+    case(
+        BATCH,
+        "history_lost = \"ignore\"",
+        "config.toml:7:16: outputs.live.history_lost: \"ignore\" is not known, write \"stop\" or \"resume\"",
     ),
     case(
         BATCH,
         "on_reject = \"drop\"",
-        "config.toml:7:13: outputs.live.on_reject: \"drop\" is not known, write \"stop\" or \"skip\"",
+        "config.toml:7:13: outputs.live.on_reject: \"drop\" is not known, write \"dead_letter\", \"skip\" or \"stop\"",
     ),
     // Stages that would break positions.
     case(

@@ -104,6 +104,7 @@ fn config_toml_names_every_key() {
         lane::config::BATCH_KEYS,
         lane::config::RETRY_KEYS,
         lane::config::RATE_LIMIT_KEYS,
+        lane::config::BACKLOG_KEYS,
     ];
     let words: Vec<&str> = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
     let missing: Vec<_> = keys.concat().into_iter().filter(|key| !words.contains(key)).collect();

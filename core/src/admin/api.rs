@@ -15,7 +15,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::AdminState;
 use crate::control::{Command, Letters, Refusal, Target};
@@ -152,7 +152,7 @@ struct ListQuery {
 async fn list_letters(State(state): State<AdminState>, Query(query): Query<ListQuery>) -> Response {
     let after = match query.after.map(|after| after.parse::<LetterKey>()).transpose() {
         Ok(after) => after,
-        Err(error) => return failure(StatusCode::BAD_REQUEST, &error),
+        Err(error) => return failure(StatusCode::BAD_REQUEST, &error.to_string()),
     };
     ask(state, Command::DeadLetters(Letters::List(Filter { output: query.output, after, limit: query.limit }))).await
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use super::{EXIT_USAGE, refuse};
 use crate::config::Config;
+use crate::lane::config::{Backlog, Keep};
 use crate::output::{plugin_folder, prepare};
 use crate::source::config::FullDocument;
 use bson::{Bson, Document};
@@ -61,6 +62,13 @@ fn examine(config: &Config, folder: &Path) -> Findings {
                 let plugin = prepared.library.descriptor();
                 let kind = if plugin.broadcast { ", broadcast: no checkpoint, always in strict order" } else { "" };
                 findings.fine.push(format!("outputs.{name}: plugin {} {}{kind}", plugin.name, plugin.version));
+                let delivers_all = Backlog { keep: Keep::All, max_age: None };
+                if plugin.broadcast && output.backlog != delivers_all {
+                    findings.warnings.push(format!(
+                        "outputs.{name}.backlog: has no effect: a broadcast output is given every event, or its clients could \
+                         not resume; remove it"
+                    ));
+                }
             }
             Err(problems) => findings.problems.extend(problems.iter().map(ToString::to_string)),
         }

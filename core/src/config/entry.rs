@@ -129,15 +129,34 @@ impl<'a> Entry<'a> {
     /// # Errors
     /// Not a duration, or out of range.
     pub fn duration(&self, range: RangeInclusive<Duration>) -> Result<Duration, ConfigError> {
+        let text = self.text_of_duration()?;
+        self.parse_duration(&text, range, "")
+    }
+
+    /// A duration within `range`, or `None` for `"off"`.
+    ///
+    /// # Errors
+    /// Neither, or out of range.
+    pub fn duration_or_off(&self, range: RangeInclusive<Duration>) -> Result<Option<Duration>, ConfigError> {
+        match self.text_of_duration()?.as_str() {
+            "off" => Ok(None),
+            text => self.parse_duration(text, range, ", or \"off\"").map(Some),
+        }
+    }
+
+    fn text_of_duration(&self) -> Result<String, ConfigError> {
         let DeValue::String(_) = self.value() else { return Err(self.wrong_type("a duration such as \"500ms\"")) };
-        let text = self.string()?;
-        let hint = "write a whole number with ms, s, m, h or d, such as \"500ms\"";
-        let value = parse_duration(&text).ok_or_else(|| self.error(format!("\"{text}\" is not a duration, {hint}")))?;
+        self.string()
+    }
+
+    fn parse_duration(&self, text: &str, range: RangeInclusive<Duration>, or: &str) -> Result<Duration, ConfigError> {
+        let hint = format!("write a whole number with ms, s, m, h or d, such as \"500ms\"{or}");
+        let value = parse_duration(text).ok_or_else(|| self.error(format!("\"{text}\" is not a duration, {hint}")))?;
         if range.contains(&value) {
             return Ok(value);
         }
         let (low, high) = (format_duration(*range.start()), format_duration(*range.end()));
-        Err(self.error(format!("\"{text}\" is out of range, write {low} to {high}")))
+        Err(self.error(format!("\"{text}\" is out of range, write {low} to {high}{or}")))
     }
 
     /// A number of bytes within `range`.

@@ -146,6 +146,19 @@ impl<'a> Section<'a> {
         self.get(key).map_or(Ok(default), |entry| entry.duration(range))
     }
 
+    /// `key` as a duration within `range`, or `None` where it says `"off"`, or `default`.
+    ///
+    /// # Errors
+    /// Neither, or out of range.
+    pub fn duration_or_off(
+        &self,
+        key: &str,
+        range: RangeInclusive<Duration>,
+        default: Option<Duration>,
+    ) -> Result<Option<Duration>, ConfigError> {
+        self.get(key).map_or(Ok(default), |entry| entry.duration_or_off(range))
+    }
+
     /// `key` as a number of bytes within `range`, or `default`.
     ///
     /// # Errors

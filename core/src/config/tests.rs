@@ -7,7 +7,7 @@ use bson::doc;
 use super::*;
 use crate::checkpoint::config::Store;
 use crate::event::JsonForm;
-use crate::lane::config::{OnReject, Ordering};
+use crate::lane::config::{HistoryLost, Keep, OnReject, Ordering};
 use crate::source::config::{FullDocument, Start, watch::Watched};
 
 const SMALL: &str = r#"
@@ -43,8 +43,24 @@ fn a_small_file_gets_the_defaults() {
     assert_eq!((output.name.as_str(), output.plugin.as_str(), output.query.as_ref()), ("live", "stdout", None));
     assert_eq!((output.ordering, output.concurrency, output.ahead_max), (Ordering::Key, 16, 10_000));
     assert_eq!((output.batch.events_max, output.batch.bytes_max, output.batch.linger), (None, 1 << 20, Duration::ZERO));
-    assert_eq!((output.json, output.on_reject, output.enabled), (JsonForm::Relaxed, OnReject::Stop, true));
+    assert_eq!((output.json, output.on_reject, output.enabled), (JsonForm::Relaxed, OnReject::DeadLetter, true));
+    assert_eq!(
+        (output.backlog.keep, output.backlog.max_age, output.history_lost),
+        (Keep::All, None, HistoryLost::Stop)
+    );
+    assert_eq!(output.retry.give_up_after, Some(Duration::from_secs(24 * 3600)));
     assert_eq!((output.rate_limit.as_ref(), &output.options), (None, &serde_json::json!({})));
+}
+
+#[test]
+fn policies_of_an_output() {
+    let policies = "retry = { give_up_after = \"off\" }\nbacklog = { keep = \"latest_per_key\", max_age = \"1h\" }\n\
+                    on_reject = \"skip\"\nhistory_lost = \"resume\"\n";
+    let text = SMALL.replace("[outputs", "full_document = \"when_available\"\n[outputs");
+    let output = parse(&format!("{text}{policies}")).unwrap().outputs.remove(0);
+    assert_eq!(output.retry.give_up_after, None);
+    assert_eq!((output.backlog.keep, output.backlog.max_age), (Keep::LatestPerKey, Some(Duration::from_secs(3600))));
+    assert_eq!((output.on_reject, output.history_lost), (OnReject::Skip, HistoryLost::Resume));
 }
 
 #[test]

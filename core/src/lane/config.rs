@@ -22,7 +22,9 @@ pub const KEYS: &[&str] = &[
     "json",
     "retry",
     "rate_limit",
+    "backlog",
     "on_reject",
+    "history_lost",
     "enabled",
     "options",
 ];
@@ -31,10 +33,13 @@ pub const KEYS: &[&str] = &[
 pub const BATCH_KEYS: &[&str] = &["events_max", "bytes_max", "linger"];
 
 /// The keys of `retry`.
-pub const RETRY_KEYS: &[&str] = &["backoff_min", "backoff_max"];
+pub const RETRY_KEYS: &[&str] = &["backoff_min", "backoff_max", "give_up_after"];
 
 /// The keys of `rate_limit`.
 pub const RATE_LIMIT_KEYS: &[&str] = &["per_second", "burst"];
+
+/// The keys of `backlog`.
+pub const BACKLOG_KEYS: &[&str] = &["keep", "max_age"];
 
 /// One output.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,12 +64,16 @@ pub struct Config {
     pub in_flight_bytes_max: u64,
     /// How events look as JSON. Default relaxed.
     pub json: JsonForm,
-    /// How long to wait before delivering again.
+    /// How long to wait before delivering again, and when to give up.
     pub retry: Retry,
     /// At most this many events; `None` is no limit.
     pub rate_limit: Option<RateLimit>,
-    /// What happens to an event the plugin rejects. Default stop.
+    /// What need not be delivered any more.
+    pub backlog: Backlog,
+    /// What happens to an event the plugin rejects, that is given up or cannot be delivered. Default dead letter.
     pub on_reject: OnReject,
+    /// What happens when MongoDB no longer has the history that this output needs. Default stop.
+    pub history_lost: HistoryLost,
     /// A disabled output is checked, but not started; its checkpoint stays. Default true.
     pub enabled: bool,
     /// The plugin's own keys, references replaced; checked against the schema the plugin carries.
@@ -85,10 +94,40 @@ pub enum Ordering {
 /// What happens to a rejected event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnReject {
+    /// The event is settled once it is in the dead letters.
+    DeadLetter,
     /// The output stops until an operator acts.
     Stop,
     /// The event is counted and settled.
     Skip,
+}
+
+/// What happens when history is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HistoryLost {
+    /// The output stops until an operator acts.
+    Stop,
+    /// It goes on at the oldest point there is; the gap is recorded.
+    Resume,
+}
+
+/// What an output that is behind need not deliver any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backlog {
+    /// Default all.
+    pub keep: Keep,
+    /// An event this much older than the newest known cluster time is skipped if it was never handed out; `None` for `"off"`,
+    /// the default. 1 s to 365 d.
+    pub max_age: Option<Duration>,
+}
+
+/// Which events of a document are delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// Each.
+    All,
+    /// The newest of those that wait; needs full documents and order by key.
+    LatestPerKey,
 }
 
 /// How events are put together for one delivery.
@@ -102,13 +141,16 @@ pub struct Batch {
     pub linger: Duration,
 }
 
-/// The waits between deliveries of one event; doubled each time, with jitter.
+/// The waits between deliveries of one event, doubled each time, with jitter; and their end.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Retry {
     /// The first wait. 1 ms to 1 h, default 200 ms.
     pub backoff_min: Duration,
     /// The longest wait. Up to 1 d, default 1 min.
     pub backoff_max: Duration,
+    /// An event that asks for another try this long after it was first handed out is rejected; `None` for `"off"`. 1 s to
+    /// 365 d, default 24 h.
+    pub give_up_after: Option<Duration>,
 }
 
 /// A token bucket over events.
@@ -129,6 +171,8 @@ impl Config {
         let (key, ms, minute) = ("timeout", Duration::from_millis, Duration::from_secs(60));
         let orders = [("key", Ordering::Key), ("strict", Ordering::Strict), ("none", Ordering::None)];
         let forms = [("relaxed", JsonForm::Relaxed), ("canonical", JsonForm::Canonical), ("plain", JsonForm::Plain)];
+        let rejects = [("dead_letter", OnReject::DeadLetter), ("skip", OnReject::Skip), ("stop", OnReject::Stop)];
+        let losses = [("stop", HistoryLost::Stop), ("resume", HistoryLost::Resume)];
         let config = Config {
             name: name.to_owned(),
             plugin: section.require("plugin", "\"stdout\"")?.name()?,
@@ -145,7 +189,9 @@ impl Config {
                 .get("rate_limit")
                 .map(|entry| RateLimit::read(&entry.section(RATE_LIMIT_KEYS)?))
                 .transpose()?,
-            on_reject: read_on_reject(section)?,
+            backlog: Backlog::read(&section.section("backlog", BACKLOG_KEYS)?)?,
+            on_reject: section.choice("on_reject", &rejects, OnReject::DeadLetter)?,
+            history_lost: section.choice("history_lost", &losses, HistoryLost::Stop)?,
             enabled: section.boolean("enabled", true)?,
             options: match section.get("options") {
                 Some(entry) => entry.free_section().and_then(|_| json(&entry))?,
@@ -154,6 +200,11 @@ impl Config {
         };
         config.cross_check(section)?;
         Ok(config)
+    }
+
+    /// The key, with its value, without effect unless update events carry the whole document; if there is one.
+    pub fn needs_full_documents(&self) -> Option<&'static str> {
+        (self.backlog.keep == Keep::LatestPerKey).then_some("backlog.keep = \"latest_per_key\"")
     }
 
     fn cross_check(&self, section: &Section<'_>) -> Result<(), ConfigError> {
@@ -168,6 +219,12 @@ impl Config {
         }
         if self.ordering == Ordering::Strict && section.get("concurrency").is_some() && self.concurrency > 1 {
             return Err(section.error("ordering = \"strict\" has one batch in flight, remove concurrency"));
+        }
+        if self.backlog.keep == Keep::LatestPerKey && self.ordering != Ordering::Key {
+            return Err(section.error(
+                "backlog.keep = \"latest_per_key\" leaves out events of a document, which needs ordering = \"key\", \
+                 write that or keep = \"all\"",
+            ));
         }
         Ok(())
     }
@@ -196,7 +253,18 @@ impl Retry {
         if backoff_max < backoff_min {
             return Err(section.error("backoff_max is shorter than backoff_min, write at least as long a time"));
         }
-        Ok(Retry { backoff_min, backoff_max })
+        let give_up_after = read_or_off(section, "give_up_after", Some(hour * 24))?;
+        Ok(Retry { backoff_min, backoff_max, give_up_after })
+    }
+}
+
+impl Backlog {
+    fn read(section: &Section<'_>) -> Result<Backlog, ConfigError> {
+        let keeps = [("all", Keep::All), ("latest_per_key", Keep::LatestPerKey)];
+        Ok(Backlog {
+            keep: section.choice("keep", &keeps, Keep::All)?,
+            max_age: read_or_off(section, "max_age", None)?,
+        })
     }
 }
 
@@ -209,10 +277,8 @@ impl RateLimit {
     }
 }
 
-fn read_on_reject(section: &Section<'_>) -> Result<OnReject, ConfigError> {
-    let Some(entry) = section.get("on_reject") else { return Ok(OnReject::Stop) };
-    if entry.string()? == "dead_letter" {
-        return Err(entry.error("\"dead_letter\" is not available yet, write \"stop\" or \"skip\""));
-    }
-    entry.choice(&[("stop", OnReject::Stop), ("skip", OnReject::Skip)])
+/// A duration, or `"off"`.
+fn read_or_off(section: &Section<'_>, key: &str, default: Option<Duration>) -> Result<Option<Duration>, ConfigError> {
+    let range = Duration::from_secs(1)..=Duration::from_secs(365 * 24 * 3600);
+    section.duration_or_off(key, range, default)
 }

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use tracing::warn;
 
 use crate::backoff::Backoff;
-use crate::checkpoint::Store;
+use crate::checkpoint::{CheckpointError, Store};
 use crate::lane::settle::{Settle, Ticket};
 use crate::source::place::Place;
 
@@ -27,7 +27,6 @@ pub struct Durable {
     output: String,
     interval: Duration,
     idle_interval: Duration,
-    ahead_max: u64,
     /// All events before this ticket are behind the durable place.
     ticket: Ticket,
     place: Place,
@@ -40,9 +39,28 @@ pub struct Durable {
 
 /// A write under way, and what is durable once it has succeeded.
 struct Saving {
-    task: JoinHandle<Result<(), String>>,
+    task: JoinHandle<Result<(), Fault>>,
     ticket: Ticket,
     place: Place,
+}
+
+/// Why a write failed.
+enum Fault {
+    /// Another instance has taken the output over.
+    Fenced(String),
+    /// A retry may help.
+    Passing(String),
+}
+
+/// How a write ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Saved {
+    /// All events before this ticket are behind the durable place now.
+    Durable(Ticket),
+    /// It is tried again by itself.
+    Failed,
+    /// Another instance has taken the output over: this lane must end.
+    Fenced(String),
 }
 
 impl Durable {
@@ -51,7 +69,6 @@ impl Durable {
         store: Option<Arc<Store>>,
         output: &str,
         config: &crate::checkpoint::config::Config,
-        ahead_max: u64,
         place: Place,
     ) -> Self {
         let now = Instant::now();
@@ -60,7 +77,6 @@ impl Durable {
             output: output.to_owned(),
             interval: config.interval,
             idle_interval: config.idle_interval,
-            ahead_max,
             ticket: 0,
             place,
             saving: None,
@@ -70,20 +86,14 @@ impl Durable {
         }
     }
 
-    /// How many events the lane has taken past its durable place.
-    pub fn ahead(&self, settle: &Settle) -> u64 {
-        let durable = if self.store.is_some() { self.ticket } else { settle.first_unsettled() };
-        settle.next_ticket() - durable
-    }
-
-    /// When the low-water mark is to be written, if it moved.
-    pub fn due(&self, settle: &Settle) -> Option<Instant> {
+    /// When the low-water mark is to be written, if it moved. `pressed`: the lane is near its bound.
+    pub fn due(&self, settle: &Settle, pressed: bool) -> Option<Instant> {
         if self.store.is_none() || self.saving.is_some() {
             return None;
         }
         let settled = settle.first_unsettled() > self.ticket;
         let interval = match settled {
-            true if self.ahead(settle) >= self.ahead_max / 2 => self.interval.min(PRESSED_INTERVAL),
+            true if pressed => self.interval.min(PRESSED_INTERVAL),
             true => self.interval,
             false if *settle.low_water() != self.place => self.idle_interval,
             false => return None,
@@ -99,21 +109,26 @@ impl Durable {
         let saved = place.clone();
         let task = tokio::spawn(async move {
             match tokio::time::timeout(SAVE_TIMEOUT, store.save(&output, &place, None)).await {
-                Ok(saved) => saved.map_err(|e| e.to_string()),
-                Err(_) => Err(format!("write checkpoint of {output}: no answer within {SAVE_TIMEOUT:?}")),
+                Ok(saved) => saved.map_err(|error| match &error {
+                    CheckpointError::Fenced { .. } => Fault::Fenced(error.to_string()),
+                    _ => Fault::Passing(error.to_string()),
+                }),
+                Err(_) => {
+                    Err(Fault::Passing(format!("write checkpoint of {output}: no answer within {SAVE_TIMEOUT:?}")))
+                }
             }
         });
         self.saving = Some(Saving { task, ticket: settle.first_unsettled(), place: saved });
     }
 
-    /// Waits for the write under way; forever where there is none. Cancel-safe. True = it is durable now.
-    pub async fn saved(&mut self) -> bool {
+    /// Waits for the write under way; forever where there is none. Cancel-safe.
+    pub async fn saved(&mut self) -> Saved {
         let Some(saving) = &mut self.saving else { return std::future::pending().await };
         let result = match (&mut saving.task).await {
             Ok(result) => result,
-            Err(error) => Err(format!("write checkpoint of {}: {error}", self.output)),
+            Err(error) => Err(Fault::Passing(format!("write checkpoint of {}: {error}", self.output))),
         };
-        let Some(Saving { ticket, place, .. }) = self.saving.take() else { return false };
+        let Some(Saving { ticket, place, .. }) = self.saving.take() else { return Saved::Failed };
         self.saved_at = Instant::now();
         match result {
             Ok(()) => {
@@ -121,14 +136,15 @@ impl Durable {
                     tracing::info!(output = self.output, "checkpoints are written again");
                 }
                 (self.ticket, self.place, self.failures) = (ticket, place, 0);
-                true
+                Saved::Durable(ticket)
             }
-            Err(error) => {
+            Err(Fault::Fenced(reason)) => Saved::Fenced(reason),
+            Err(Fault::Passing(error)) => {
                 self.failures = self.failures.saturating_add(1);
                 let wait = AGAIN.delay(self.failures, rand::random());
                 self.not_before = self.saved_at + wait;
                 warn!(output = self.output, ?wait, "{error}; trying again");
-                false
+                Saved::Failed
             }
         }
     }

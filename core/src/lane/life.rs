@@ -56,9 +56,9 @@ pub enum Change {
 
 impl Life {
     /// An output's plugin that is not started yet.
-    pub fn new(library: Library, port: Arc<Port>, options: Arc<serde_json::Value>, condition: Pending) -> Self {
+    pub fn new(library: Library, port: Arc<Port>, options: Arc<serde_json::Value>, condition: Option<Pending>) -> Self {
         let state = State::Down { until: Instant::now() };
-        Life { library, port, options, state, failures: 0, first_start: Some(condition) }
+        Life { library, port, options, state, failures: 0, first_start: condition }
     }
 
     /// What happens next. Cancel-safe: nothing is lost when the future is dropped.
@@ -179,6 +179,7 @@ impl Life {
 
     /// Ends the instance within `grace`.
     pub async fn stop(&mut self, grace: Duration) {
+        self.is_awaited_no_more();
         let deadline = Instant::now() + grace;
         match std::mem::replace(&mut self.state, State::Off) {
             State::Up(instance) => instance.stop(grace).await,

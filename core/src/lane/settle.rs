@@ -190,6 +190,12 @@ impl Settle {
         &self.read_to
     }
 
+    /// True for an event that is settled.
+    pub fn is_settled(&self, ticket: Ticket) -> bool {
+        let slot = ticket.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        slot.is_none_or(|index| self.slots.get(index).is_some_and(|slot| slot.settled))
+    }
+
     /// Number of events taken and not settled.
     pub fn unsettled(&self) -> usize {
         self.unsettled

@@ -18,7 +18,7 @@ use crate::pipeline::PipelineError;
 use crate::plugin::Port;
 use crate::checkpoint::Store;
 use crate::dead_letters::{self, DeadLetterError};
-use crate::snapshot::{self, Progress};
+use crate::snapshot;
 use crate::source::config::Start;
 use crate::source::place::Place;
 use crate::source::stream::{ChangeStream, StreamOptions};
@@ -48,8 +48,8 @@ pub(super) struct Beginning {
     pub port: Arc<Port>,
     /// Of the epoch in which this instance holds the lease.
     pub store: Arc<Store>,
-    /// The collections of a snapshot to begin now; empty for all.
-    pub snapshot: Option<Vec<String>>,
+    /// A snapshot to begin now.
+    pub snapshot: Option<Document>,
 }
 
 /// An output that has begun, but for its lane.
@@ -99,8 +99,8 @@ impl Beginning {
             }
             None => self.at_start(shared, now).await?,
         };
-        if let Some(collections) = &self.snapshot {
-            first.snapshot = Some(self.new_snapshot(shared, collections).await?.to_document());
+        if let Some(planned) = &self.snapshot {
+            first.snapshot = Some(planned.clone());
             self.store.save(name, &first.place, first.snapshot.as_ref()).await?;
         }
         Ok(first)
@@ -111,17 +111,13 @@ impl Beginning {
         let (start, name) = (&shared.config.source.start, self.name());
         let (place, snapshot) = match start {
             Start::Snapshot => {
-                let planned = self.new_snapshot(shared, &[]).await?;
+                let planned = snapshot::plan(&shared.deployment.client, &shared.config.source.watch, &[]).await?;
                 (Place::From(planned.time()), Some(planned.to_document()))
             }
             start => (start_place(start, now)?, None),
         };
         info!(output = name, %place, snapshot = snapshot.is_some(), "no checkpoint yet, beginning at source.start");
         Ok(FirstPlace { place, stored: false, snapshot, paused: false, dead_letters: None })
-    }
-
-    async fn new_snapshot(&self, shared: &Shared, only: &[String]) -> Result<Progress, PipelineError> {
-        Ok(snapshot::plan(&shared.deployment.client, &shared.config.source.watch, only).await?)
     }
 
     /// One attempt. An output whose plugin did not start tries on by itself, or is stopped, while the others work.

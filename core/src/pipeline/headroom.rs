@@ -2,9 +2,12 @@
 //! own, over the durable places, so that a paused output is watched too: it is the one in danger.
 
 use std::collections::HashSet;
+use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bson::{Document, doc};
+use mongodb::Client;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -48,18 +51,21 @@ impl HeadroomMetrics {
 pub(super) async fn watch_headroom(shared: Arc<Shared>, outputs: watch::Receiver<Vec<String>>) {
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut headroom = Headroom { metrics: shared.metrics.headroom.clone(), seen: HashSet::new(), short: HashSet::new() };
+    let mut headroom = Headroom { metrics: shared.metrics.headroom.clone(), ..Headroom::default() };
     loop {
         ticks.tick().await;
         if outputs.has_changed().is_err() {
             return;
         }
         match tokio::time::timeout(LOOK_MAX, oplog_window(&shared.deployment.client)).await {
-            Ok(Ok(window)) => headroom.look(&shared, &window, &outputs.borrow().clone()).await,
-            Ok(Err(OplogError::Denied { .. })) => {
+            Ok(Ok(window)) => {
+                let names = outputs.borrow().clone();
+                headroom.look(&shared, &window, &names).await;
+            }
+            Ok(Err(OplogError::NotPermitted | OplogError::Absent)) => {
                 info!(
-                    "the user may not read local.oplog.rs: how long the oplog holds what outputs need stays unknown; the role \
-                     read on local shows it"
+                    "the oplog cannot be looked at (the user needs the role read on the database local, and it is not on a \
+                     sharded cluster's router): how long it holds what outputs need stays unknown"
                 );
                 return;
             }
@@ -70,18 +76,22 @@ pub(super) async fn watch_headroom(shared: Arc<Shared>, outputs: watch::Receiver
     }
 }
 
+#[derive(Default)]
 struct Headroom {
     metrics: HeadroomMetrics,
     /// Outputs with a gauge.
     seen: HashSet<String>,
     /// Outputs that were warned of.
     short: HashSet<String>,
+    /// The oplog has begun to drop its oldest entries.
+    has_dropped: bool,
 }
 
 impl Headroom {
     async fn look(&mut self, shared: &Shared, window: &OplogWindow, outputs: &[String]) {
         let seconds = i64::from(window.newest.seconds().saturating_sub(window.oldest.seconds()));
         self.metrics.window.set(seconds);
+        self.has_dropped = self.has_dropped || has_dropped(&shared.deployment.client).await;
         let checkpoints = match tokio::time::timeout(LOOK_MAX, shared.store.list()).await {
             Ok(Ok(checkpoints)) => checkpoints,
             Ok(Err(error)) => return debug!("look at the checkpoints: {error}"),
@@ -89,7 +99,7 @@ impl Headroom {
         };
         for (output, checkpoint) in checkpoints.iter().filter(|(output, _)| outputs.contains(output)) {
             let headroom = i64::from(checkpoint.place.time().seconds()) - i64::from(window.oldest.seconds());
-            self.see(output, headroom, seconds, window.has_dropped);
+            self.see(output, headroom, seconds);
         }
         for gone in self.seen.extract_if(|output| !outputs.contains(output)) {
             self.metrics.headroom.remove(&OutputLabel::new(&gone));
@@ -97,10 +107,10 @@ impl Headroom {
         }
     }
 
-    fn see(&mut self, output: &str, headroom: i64, whole: i64, has_dropped: bool) {
+    fn see(&mut self, output: &str, headroom: i64, whole: i64) {
         self.metrics.headroom.get_or_create(&OutputLabel::new(output)).set(headroom);
         self.seen.insert(output.to_owned());
-        match judge(headroom, whole, has_dropped) {
+        match judge(headroom, whole, self.has_dropped) {
             Some(true) if self.short.insert(output.to_owned()) => warn!(
                 output,
                 headroom_seconds = headroom,
@@ -113,6 +123,19 @@ impl Headroom {
             }
             _ => {}
         }
+    }
+}
+
+/// False while the oplog still has its very first entry. Where that cannot be told it counts as gone.
+async fn has_dropped(client: &Client) -> bool {
+    let oplog = client.database("local").collection::<Document>("oplog.rs");
+    let first = oplog.find_one(doc! {}).sort(doc! { "$natural": 1 }).projection(doc! { "o.msg": 1 });
+    match tokio::time::timeout(LOOK_MAX, first.into_future()).await {
+        Ok(Ok(Some(entry))) => {
+            let message = entry.get_document("o").ok().and_then(|o| o.get_str("msg").ok());
+            message != Some("initiating set")
+        }
+        _ => true,
     }
 }
 

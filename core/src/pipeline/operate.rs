@@ -9,9 +9,9 @@ use tracing::info;
 use super::Running;
 use super::slot::{Phase, Slot};
 use crate::control::{Command, OutputStatus, Refusal, Request, Reply, SnapshotStatus, Status, Target};
+use crate::snapshot;
 use crate::source::place::Place;
 use crate::source::stream::{ChangeStream, StreamOptions};
-use crate::source::token::Timestamp64;
 
 impl Running {
     /// Carries a command out. Those that take long are answered later.
@@ -184,12 +184,43 @@ impl Running {
             }
             _ => None,
         };
-        let unwatched = crate::snapshot::unwatched(&self.shared.config.source.watch, &collections);
-        if let Some(why) = refusal.or(unwatched) {
+        if let Some(why) = refusal {
             return drop(reply.send(Err(Refusal::Conflict(why))));
         }
-        slot.snapshot = Some(collections);
+        // Counting and sampling take a while: the loop goes on meanwhile, and is told.
+        let (shared, planned, output) = (Arc::clone(&self.shared), self.planned.clone(), output.to_owned());
+        tokio::spawn(async move {
+            let (client, watch) = (&shared.deployment.client, &shared.config.source.watch);
+            match snapshot::plan(client, watch, &collections).await {
+                // Where the pipeline has ended, so has its reply.
+                Ok(plan) => drop(planned.send(Planned { output, plan: plan.to_document(), reply }).await),
+                Err(error) => drop(reply.send(Err(Refusal::Conflict(error.to_string())))),
+            }
+        });
+    }
+
+    /// The lane ends, and begins again with the rows.
+    pub(super) fn snapshot_planned(&mut self, planned: Planned) {
+        let Planned { output, plan, reply } = planned;
+        let found = self.own(&output).ok().filter(|index| {
+            let slot = &self.slots[*index];
+            matches!(slot.phase, Phase::Running(_)) && slot.snapshot.is_none() && slot.next.is_none()
+        });
+        let Some(index) = found else {
+            let why = format!("output {output} is not at work any more, ask again when it is");
+            return drop(reply.send(Err(Refusal::Conflict(why))));
+        };
+        info!(output, "snapshot asked for by an operator");
+        let slot = &mut self.slots[index];
+        slot.snapshot = Some(plan);
         slot.waiting.push(reply);
         self.turn(index);
     }
+}
+
+/// A snapshot that an operator asked for, ready to begin.
+pub(super) struct Planned {
+    output: String,
+    plan: Document,
+    reply: Reply,
 }

@@ -13,14 +13,18 @@ use tracing::{error, info, warn};
 
 use super::begin::{Beginning, Begun};
 use super::headroom::watch_headroom;
+use super::operate::Planned;
 use super::replays::ReplayJobs;
 use super::slot::{LaneEnds, Phase, Slot};
 use super::{PipelineError, Shared, coverage_of, epoch_of};
 use crate::checkpoint::Store;
 use crate::config::Config;
 use crate::control::{Refusal, Request};
+use crate::dead_letters;
 use crate::lane::broadcast::Broadcast;
+use crate::lane::burial::Bury;
 use crate::lane::catch_up::CatchUps;
+use crate::lane::config::OnReject;
 use crate::lane::durable::Durable;
 use crate::lane::intake::Intake;
 use crate::lane::metrics::State;
@@ -79,6 +83,9 @@ pub struct Running {
     /// The names of the exclusive outputs, for whoever watches the oplog; that task ends with it.
     pub(super) watched: watch::Sender<Vec<String>>,
     pub(super) replays: ReplayJobs,
+    /// Snapshots that were planned in the background.
+    pub(super) planned: mpsc::Sender<Planned>,
+    plans: mpsc::Receiver<Planned>,
 }
 
 impl Running {
@@ -98,6 +105,7 @@ impl Running {
         let (switches, switched) = mpsc::channel(1);
         let source = shared.metrics.source.clone();
         let pump = tokio::spawn(pump(stream, Arc::clone(&window), source, pump_stop, switched));
+        let (planned, plans) = mpsc::channel(4);
         let standing = match &lease {
             Some(lease) => lease.standing(),
             // Only broadcasts: they run everywhere.
@@ -121,6 +129,8 @@ impl Running {
             switches,
             stop_pump,
             replays: ReplayJobs::default(),
+            planned,
+            plans,
             shared,
         };
         for (index, begun) in begun {
@@ -165,6 +175,7 @@ impl Running {
                     // Who asked may have gone.
                     let _ = reply.send(outcome);
                 }
+                Some(planned) = self.plans.recv() => self.snapshot_planned(planned),
                 Ok(()) = self.standing.changed() => self.stands(),
             }
         };
@@ -300,7 +311,7 @@ impl Running {
         let place = begun.first.place;
         let query = output.config.query.clone();
         let kept = (!descriptor.broadcast).then(|| Arc::clone(&self.store));
-        let durable = Durable::new(kept, &name, &shared.config.checkpoint, output.config.ahead_max, place.clone());
+        let durable = Durable::new(kept, &name, &shared.config.checkpoint, place.clone());
         let guard: Option<Guard> = match (&self.lease, self.epoch) {
             (Some(lease), Some(epoch)) if !descriptor.broadcast => {
                 let guard = lease.guard(epoch);
@@ -308,6 +319,10 @@ impl Running {
             }
             _ => None,
         };
+        let mut config = output.config.clone();
+        if descriptor.broadcast && begun.first.dead_letters.is_none() {
+            config.on_reject = OnReject::Skip;
+        }
         let (drain, drained) = watch::channel(None);
         let (lane, replays) = Lane::new(LaneParts {
             matcher: output.matcher.clone(),
@@ -316,15 +331,14 @@ impl Running {
             stopped: begun.plugin.fatal.is_some(),
             durable,
             place,
-            snapshot: begun.first.snapshot,
             batch_events_max: descriptor.batch_events_max,
             wants_json: descriptor.wants_json,
             broadcast: descriptor.broadcast.then(|| Broadcast::new(begun.live_from)),
             guard,
-            dead_letters: Arc::clone(&shared.dead_letters),
+            dead_letters: begun.first.dead_letters.map(bury),
             metrics: slot.metrics.clone(),
             source: shared.metrics.source.clone(),
-            config: output.config.clone(),
+            config,
         });
         let task = tokio::spawn(lane.run(drained));
         let metrics = slot.metrics.clone();
@@ -411,6 +425,14 @@ const DISMISS_GRACE: Duration = Duration::from_secs(5);
 fn dismiss(begun: Begun) {
     let mut life = begun.plugin.life;
     life.dismiss(DISMISS_GRACE);
+}
+
+/// A lane's way to the dead letters.
+fn bury(store: Arc<dead_letters::Store>) -> Bury {
+    Arc::new(move |letters| {
+        let store = Arc::clone(&store);
+        Box::pin(async move { store.put(&letters).await })
+    })
 }
 
 /// What a lane left behind, for the operator.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bson::Document;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -24,8 +25,8 @@ pub(super) struct Slot {
     pub removed: bool,
     /// By an operator.
     pub paused: bool,
-    /// What its next start is to begin with.
-    pub snapshot: Option<Vec<String>>,
+    /// Rows that its next start is to begin with: a planned snapshot.
+    pub snapshot: Option<Document>,
     /// What it does.
     pub phase: Phase,
     /// Commands that are answered when the phase changes.

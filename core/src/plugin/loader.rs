@@ -127,6 +127,11 @@ pub fn default_dir() -> io::Result<PathBuf> {
 }
 
 impl Library {
+    /// Whether it is the very same file, loaded once: a file that was replaced meanwhile is another library.
+    pub fn is_same(&self, other: &Library) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Loads `libtailwater_<plugin>.so` from `dir`, and from nowhere else.
     ///
     /// # Errors

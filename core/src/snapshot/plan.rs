@@ -166,7 +166,7 @@ pub(super) fn failed(error: &Error, what: &str) -> SnapshotError {
     if classify(error) == Class::Passing {
         return SnapshotError::Passing { what: what.to_owned(), reason: one_line(error) };
     }
-    match explain(error, what, "") {
+    match explain(error, what) {
         SourceError::Refused { what, reason } => SnapshotError::Refused { what, reason },
         other => SnapshotError::Refused { what: what.to_owned(), reason: other.to_string() },
     }

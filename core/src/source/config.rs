@@ -80,6 +80,8 @@ pub enum FullDocumentBeforeChange {
 pub enum Start {
     /// With what happens after the stream has opened.
     Now,
+    /// With the documents that exist, then with what happens since they began to be read.
+    Snapshot,
     /// With the first event of this second (since 1970), inclusive.
     Time {
         /// Seconds since 1970, as in a BSON timestamp.
@@ -93,6 +95,11 @@ pub enum Start {
 }
 
 impl Config {
+    /// Whether update events are to carry the whole document.
+    pub fn has_full_documents(&self) -> bool {
+        self.full_document != FullDocument::Off
+    }
+
     /// Reads the table.
     ///
     /// # Errors
@@ -162,7 +169,7 @@ fn read_start(entry: &Entry<'_>, section: &Section<'_>) -> Result<Start, ConfigE
         return Ok(Start::Now);
     }
     if text == "snapshot" {
-        return Err(entry.error("\"snapshot\" is not available yet, write \"now\", a time or an event id"));
+        return Ok(Start::Snapshot);
     }
     let (seconds, start) = if let Ok(time) = OffsetDateTime::parse(&text, &Rfc3339) {
         let seconds = u32::try_from(time.unix_timestamp()).ok().filter(|seconds| *seconds > 0);
@@ -173,7 +180,7 @@ fn read_start(entry: &Entry<'_>, section: &Section<'_>) -> Result<Start, ConfigE
     } else if let Ok(id) = text.parse::<EventId>() {
         ((id.position().time.0 >> 32) as u32, Start::Event { id })
     } else {
-        let hint = "write \"now\", a time such as \"2026-01-31T00:00:00Z\" or an event id";
+        let hint = "write \"now\", \"snapshot\", a time such as \"2026-01-31T00:00:00Z\" or an event id";
         return Err(entry.error(format!("\"{text}\" is not a start, {hint}")));
     };
     // A server opens a stream in the future silently and then shows nothing until that time.

@@ -115,7 +115,7 @@ impl ChangeStream {
     }
 
     /// The deployment it is read from.
-    pub fn client(&self) -> &Client {
+    pub fn client(&self) -> &mongodb::Client {
         &self.options.client
     }
 

@@ -13,5 +13,6 @@ pub mod log;
 pub mod output;
 pub mod pipeline;
 pub mod plugin;
+pub mod snapshot;
 pub mod source;
 pub mod window;

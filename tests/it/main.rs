@@ -26,6 +26,7 @@ mod restart_match;
 mod restart_transaction;
 mod scopes;
 mod slow_output;
+mod snapshot_reader;
 mod source_errors;
 mod sse_faults;
 mod sse_restart;

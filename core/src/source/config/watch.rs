@@ -4,7 +4,7 @@ use crate::config::entry::Entry;
 use crate::config::error::ConfigError;
 
 /// Databases that are never watched: Tailwater's own, and MongoDB's internal ones.
-const REFUSED: [&str; 4] = ["tailwater", "admin", "local", "config"];
+pub(crate) const REFUSED: [&str; 4] = ["tailwater", "admin", "local", "config"];
 
 /// One entry of `watch`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use bson::{RawBson, RawDocument, RawDocumentBuf, doc, rawdoc};
 use futures::StreamExt;
 use mongodb::Client;
 use mongodb::error::Error;
+use mongodb::options::ReadPreference;
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 use tracing::{debug, info, warn};
 
@@ -170,14 +171,14 @@ impl RangeCursor {
                 command.append(name, bound);
             }
         }
+        let bounded = from.is_some();
         command.append(cstr!("hint"), rawdoc! { "_id": 1 });
         command.append(cstr!("sort"), rawdoc! { "_id": 1 });
         command.append(cstr!("batchSize"), i64::from(self.batch_size));
-        debug!(namespace = %self.namespace, range = ?self.range, "open a range");
-        let database = self.client.database(&self.namespace.db);
-        let cursor = database.run_raw_cursor_command(command).batch_size(self.batch_size);
-        let cursor = in_time(cursor.batch()).await?.map_err(Trouble::Driver)?;
-        Ok(Stage::Open { cursor: Box::new(cursor), bounded: from.is_some() })
+        // Not where: an `_id` may be anyone's secret.
+        debug!(namespace = %self.namespace, again = self.range.after.is_some(), "open a range");
+        let cursor = in_time(self.run(command)).await?.map_err(Trouble::Driver)?;
+        Ok(Stage::Open { cursor: Box::new(cursor), bounded })
     }
 
     /// The document with the highest `_id` that there can be, if it is there.
@@ -186,9 +187,17 @@ impl RangeCursor {
         command.append(cstr!("filter"), rawdoc! { "_id": RawBson::MaxKey });
         command.append(cstr!("limit"), 1i64);
         command.append(cstr!("singleBatch"), true);
-        let database = self.client.database(&self.namespace.db);
-        let mut cursor = in_time(database.run_raw_cursor_command(command).batch()).await?.map_err(Trouble::Driver)?;
+        let mut cursor = in_time(self.run(command)).await?.map_err(Trouble::Driver)?;
         in_time(cursor.next()).await?.transpose().map_err(Trouble::Driver)
+    }
+
+    /// Where the operator lets reads go in `source.uri`; the driver itself runs commands on the primary.
+    async fn run(&mut self, command: RawDocumentBuf) -> Result<RawBatchCursor, Error> {
+        let criteria = self.client.selection_criteria().cloned();
+        let criteria = criteria.unwrap_or_else(|| ReadPreference::Primary.into());
+        let database = self.client.database(&self.namespace.db);
+        let cursor = database.run_raw_cursor_command(command).selection_criteria(criteria);
+        cursor.batch_size(self.batch_size).batch().await
     }
 
     /// What all reads have in common. Majority alone could show a state from before the snapshot's time, whose changes the

@@ -14,11 +14,14 @@ use crate::snapshot::progress::{COLLECTIONS_MAX, CUTS_BYTES_MAX, Namespace, Prog
 use crate::snapshot::range::{self, SAMPLES_PER_RANGE};
 use crate::snapshot::row::RowId;
 use crate::source::config::watch::{REFUSED, Watched};
-use crate::source::error::{Class, SourceError, classify, explain, one_line};
+use crate::source::error::{Class, SourceError, classify, code, explain, one_line};
 use crate::source::token::Timestamp64;
 
 /// For counting and for sampling, each, of one collection. Where that is not enough the collection is read in one range.
 const LOOK_MAX: Duration = Duration::from_secs(10);
+
+/// MaxTimeMSExpired.
+const OUT_OF_TIME: i32 = 50;
 
 /// Chooses the collections and cuts them: those that are watched, or of these only `only` (`db.collection`). The snapshot's time
 /// is the server's now: the stream that follows begins there, inclusive.
@@ -40,7 +43,7 @@ pub async fn plan(client: &Client, watch: &[Watched], only: &[String]) -> Result
     let (mut ranges, mut total, mut cuts_bytes) = (Vec::new(), 0u64, 0);
     for (index, namespace) in collections.iter().enumerate() {
         let rows = count(client, namespace).await?;
-        let cuts = cut(client, namespace, rows, CUTS_BYTES_MAX - cuts_bytes).await;
+        let cuts = cut(client, namespace, rows, CUTS_BYTES_MAX - cuts_bytes).await?;
         cuts_bytes += cuts.iter().map(RowId::bytes).sum::<usize>();
         total = total.saturating_add(rows);
         ranges.extend(range::between(index, cuts));
@@ -125,26 +128,30 @@ async fn collections(client: &Client, db: &str, name: Option<&str>) -> Result<Ve
 /// About how many documents there are. Not knowing is no reason to stop.
 async fn count(client: &Client, namespace: &Namespace) -> Result<u64, SnapshotError> {
     let collection = client.database(&namespace.db).collection::<Document>(&namespace.coll);
-    match collection.estimated_document_count().max_time(LOOK_MAX).await {
-        Ok(rows) => Ok(rows),
-        Err(error) if matches!(error.kind.as_ref(), mongodb::error::ErrorKind::Command(_)) => {
-            warn!("cannot count {namespace}, it is read in one range: {}", one_line(&error));
-            Ok(0)
-        }
-        Err(error) => Err(failed(&error, &format!("count {namespace}"))),
-    }
+    let counted = collection.estimated_document_count().max_time(LOOK_MAX).await;
+    Ok(unless_passing(counted, &format!("count {namespace}"))?.unwrap_or(0))
 }
 
-async fn cut(client: &Client, namespace: &Namespace, rows: u64, bytes_max: usize) -> Vec<RowId> {
+async fn cut(client: &Client, namespace: &Namespace, rows: u64, bytes_max: usize) -> Result<Vec<RowId>, SnapshotError> {
     let ranges = range::count_for(rows);
     if ranges == 1 {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    match sample(client, namespace, ranges as usize * SAMPLES_PER_RANGE).await {
-        Ok(samples) => range::cuts(&samples, ranges, bytes_max),
+    let samples = sample(client, namespace, ranges as usize * SAMPLES_PER_RANGE).await;
+    let samples = unless_passing(samples, &format!("sample {namespace}"))?.unwrap_or_default();
+    Ok(range::cuts(&samples, ranges, bytes_max))
+}
+
+/// What the server cannot do, or not in time, it need not: the collection is then read in one range.
+fn unless_passing<T>(answer: Result<T, Error>, what: &str) -> Result<Option<T>, SnapshotError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if classify(&error) == Class::Passing && code(&error) != Some(OUT_OF_TIME) => {
+            Err(failed(&error, what))
+        }
         Err(error) => {
-            warn!("cannot sample {namespace}, it is read in one range: {}", one_line(&error));
-            Vec::new()
+            warn!("cannot {what}, it is read in one range: {}", one_line(&error));
+            Ok(None)
         }
     }
 }

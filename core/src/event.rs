@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod gap;
 pub mod id;
 pub mod json;
 mod key;

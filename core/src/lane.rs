@@ -10,13 +10,16 @@ pub mod broadcast;
 pub mod burial;
 pub mod catch_up;
 pub mod config;
+mod drain;
 pub mod durable;
 pub mod engine;
 pub mod intake;
 pub mod life;
+mod lost;
 pub mod metrics;
 pub mod rate;
 pub mod replay;
+mod rows;
 pub mod schedule;
 pub mod settle;
 mod spell;
@@ -39,8 +42,10 @@ use crate::lane::intake::{Intake, Next};
 use crate::lane::life::{Change, Life};
 use crate::lane::metrics::{FaultKind, LaneMetrics, SkipReason, State};
 use crate::lane::replay::{ReplaySender, Replays};
+use crate::lane::lost::Look;
 use crate::lane::spell::Spell;
 use crate::plugin::Outcome;
+use crate::snapshot::{Progress, SnapshotReader};
 use crate::source::metrics::SourceMetrics;
 use crate::source::place::Place;
 
@@ -65,6 +70,10 @@ pub struct Lane {
     durable: Durable,
     burial: Burial,
     replays: Replays,
+    /// `Some` while rows of a snapshot come before the stream.
+    rows: Option<SnapshotReader>,
+    /// `Some` while it is looked for what is left of lost history.
+    look: Option<Look>,
     /// `None`: this output needs no permission.
     guard: Option<Guard>,
     /// `Some`: its plugin is told how far the stream has come.
@@ -83,6 +92,10 @@ pub struct Lane {
     superseded: Spell,
     /// Events refused, given up or undeliverable.
     refused: Spell,
+    /// When the progress of a snapshot was said last.
+    rows_told: Option<Instant>,
+    /// Falls off the window that were counted.
+    falls: u64,
     state: State,
     metrics: LaneMetrics,
     source: SourceMetrics,
@@ -106,6 +119,8 @@ pub struct LaneParts {
     pub guard: Option<Guard>,
     /// Where it begins.
     pub place: Place,
+    /// A snapshot that comes before, and who reads its rows.
+    pub snapshot: Option<(Progress, SnapshotReader)>,
     /// Of the plugin: most events in a batch, where the operator says nothing.
     pub batch_events_max: Option<u32>,
     /// Of the plugin: it asks for JSON.
@@ -144,10 +159,12 @@ impl Lane {
         if parts.dead_letters.is_none() && config.on_reject == OnReject::DeadLetter {
             config.on_reject = OnReject::Stop;
         }
+        let (progress, rows) = parts.snapshot.unzip();
         let setup = Setup {
             config: &config,
             matcher: parts.matcher,
             place: parts.place,
+            snapshot: progress,
             batch_events_max: parts.batch_events_max,
             wants_json: parts.wants_json,
             broadcast: parts.broadcast.is_some(),
@@ -164,6 +181,8 @@ impl Lane {
             durable: parts.durable,
             burial: Burial::new(&config.name, parts.dead_letters),
             replays,
+            rows,
+            look: None,
             guard: parts.guard,
             broadcast: parts.broadcast,
             waiting_since: None,
@@ -173,6 +192,8 @@ impl Lane {
             too_old: Spell::default(),
             superseded: Spell::default(),
             refused: Spell::default(),
+            rows_told: None,
+            falls: 0,
             state: State::Starting,
             metrics: parts.metrics,
             source: parts.source,
@@ -205,7 +226,11 @@ impl Lane {
             let (reads, replays) = (self.engine.has_room(), self.engine.has_room_for_replay());
             tokio::select! {
                 change = self.life.change() => self.on_change(change),
-                more = self.intake.more(), if reads => if let Err(error) = more { self.stop(&error.to_string()) },
+                found = rows::more(&mut self.rows), if reads => if let Err(error) = found { self.stop(&error.to_string()) },
+                more = self.intake.more(), if reads && self.rows.is_none() => {
+                    if let Err(error) = more { self.on_source_error(error) }
+                }
+                left = lost::found(&mut self.look) => self.on_left(left),
                 saved = self.durable.saved() => self.on_saved(saved),
                 buried = self.burial.done() => self.on_buried(buried),
                 replay = self.replays.next(), if replays => self.replays.accept(replay, &mut self.engine),
@@ -227,7 +252,8 @@ impl Lane {
     }
 
     fn take_in(&mut self, now: Instant) {
-        while self.engine.has_room() {
+        self.take_rows();
+        while self.rows.is_none() && self.engine.has_room() {
             match self.intake.next(self.engine.settle().read_to()) {
                 Next::Event(event) => {
                     self.waiting_since = None;
@@ -247,6 +273,9 @@ impl Lane {
                     return;
                 }
             }
+        }
+        if self.engine.has_room() {
+            return;
         }
         let since = *self.waiting_since.get_or_insert(now);
         if now.duration_since(since) >= REST_AFTER {
@@ -435,7 +464,8 @@ impl Lane {
     fn stop(&mut self, reason: &str) {
         // By what was said, not by the engine: it has stopped already where it is the one that says so.
         if self.state != State::Stopped {
-            error!(output = self.config.name, "output stopped: {reason}; mend the cause and start tailwater again");
+            let name = &self.config.name;
+            error!(output = name, "output stopped: {reason}; mend the cause, then run: tailwater output resume {name}");
         }
         self.engine.stop();
         self.enter(State::Stopped);
@@ -498,6 +528,7 @@ impl Lane {
             () => State::CatchingUp,
         });
         self.tell_spells(now, false);
+        self.tell_rows(now);
         let newest = self.source.newest().seconds();
         let settle = self.engine.settle();
         self.metrics.lag.set(i64::from(newest.saturating_sub(settle.low_water().time().seconds())));
@@ -505,7 +536,8 @@ impl Lane {
         self.metrics.unsettled.set(settle.unsettled() as i64);
         self.metrics.held_bytes.set(self.engine.held_bytes() as i64);
         self.metrics.letters_waiting.set(self.engine.letters_waiting() as i64);
-        self.metrics.catch_ups.inc_by(self.intake.falls().saturating_sub(self.metrics.catch_ups.get()));
+        self.metrics.catch_ups.inc_by(self.intake.falls() - self.falls);
+        self.falls = self.intake.falls();
     }
 
     fn next_wake(&self, now: Instant) -> Instant {
@@ -516,66 +548,6 @@ impl Lane {
             self.engine.next_wake(delivers),
         ];
         due.into_iter().flatten().fold(now + LOOK_AROUND, Instant::min)
-    }
-
-    /// Nothing new leaves; what is in flight may still end well.
-    async fn drain(mut self, deadline: Instant) -> Ended {
-        self.replays.drop_all();
-        if !self.fenced {
-            // The last part of the time belongs to the checkpoint and to the plugin's own end.
-            let settle_until = deadline - deadline.saturating_duration_since(Instant::now()) / 4;
-            self.finish(settle_until).await;
-        }
-        let in_flight = self.engine.live_in_flight();
-        if !self.fenced && tokio::time::timeout_at(deadline.into(), self.last_save()).await.is_err() {
-            warn!(output = self.config.name, "the last checkpoint could not be written in time");
-        }
-        self.tell_spells(Instant::now(), true);
-        self.life.stop(deadline.saturating_duration_since(Instant::now())).await;
-        Ended {
-            output: self.config.name,
-            unsettled: self.engine.settle().unsettled(),
-            in_flight,
-            oldest_unsettled: self.engine.oldest_unsettled(),
-            durable: self.durable.place().clone(),
-            fenced: self.fenced,
-        }
-    }
-
-    /// Waits for what the plugin has, and for the dead letters that come of it.
-    async fn finish(&mut self, until: Instant) {
-        loop {
-            let now = Instant::now();
-            self.burial.begin(&self.engine, now);
-            let answers = self.engine.in_flight() > 0 && self.life.is_up();
-            let buries = self.burial.is_writing() || self.burial.due(&self.engine).is_some();
-            if !answers && (!buries || self.engine.is_stopped()) {
-                return;
-            }
-            let wake = self.burial.due(&self.engine).unwrap_or(until).min(until);
-            tokio::select! {
-                change = self.life.change(), if answers => self.on_change(change),
-                saved = self.durable.saved() => self.on_saved(saved),
-                buried = self.burial.done() => self.on_buried(buried),
-                () = tokio::time::sleep_until(wake.into()) => if wake == until { return },
-            }
-        }
-    }
-
-    /// Tried again until the caller's deadline: a stepdown in the middle of a drain passes.
-    async fn last_save(&mut self) {
-        while self.durable.is_saving() || *self.engine.settle().low_water() != *self.durable.place() {
-            self.durable.save(self.engine.settle());
-            if !self.durable.is_saving() {
-                return;
-            }
-            let saved = self.durable.saved().await;
-            self.on_saved(saved);
-            if self.fenced {
-                return;
-            }
-            tokio::time::sleep_until(self.durable.not_before().into()).await;
-        }
     }
 }
 

@@ -82,6 +82,14 @@ pub enum PipelineError {
     /// A snapshot cannot be planned.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// The stored progress of a snapshot cannot be read back.
+    #[error("checkpoint of {output}: its snapshot is damaged ({reason}); run: tailwater checkpoint set {output} ID|TIME")]
+    Rows {
+        /// Whose.
+        output: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// No plugin can ever start like this.
     #[error("start output {output}: {reason}")]
     Plugin {
@@ -324,7 +332,7 @@ async fn open_shared(
     let options = StreamOptions { filter, ..shared.options.clone() };
     let now = Place::From(Timestamp64(shared.deployment.now.0 + 1));
     // Rows come first for an output with a snapshot: the window will have moved on until its stream begins.
-    let streaming = starting.iter().filter(|(_, _, first)| first.snapshot.is_none()).map(|(_, _, first)| &first.place);
+    let streaming = starting.iter().filter(|(_, _, first)| first.rows.is_none()).map(|(_, _, first)| &first.place);
     let mut place = shared_place(streaming, now.clone());
     info!(%place, watch = options.scope.describe(), "opening the change stream");
     let stream = match ChangeStream::open(options.clone(), place.clone()).await {

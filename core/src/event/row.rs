@@ -59,7 +59,7 @@ impl RowHead {
 }
 
 /// `_data` of the token that a server gives out on a quiet stream at `time`; `source/token.rs` has the format.
-fn high_water_mark(time: Timestamp64) -> String {
+pub(super) fn high_water_mark(time: Timestamp64) -> String {
     format!("82{:016X}2B0229296E04", time.0)
 }
 

@@ -58,6 +58,11 @@ impl Burial {
         Burial { output: output.to_owned(), bury, writing: None, not_before: Instant::now(), failures: 0, full: false }
     }
 
+    /// Whether there is a store.
+    pub fn is_there(&self) -> bool {
+        self.bury.is_some()
+    }
+
     /// Begins to write what waits. Nothing happens while a write is under way, or too soon after a failed one.
     pub fn begin(&mut self, engine: &Engine, now: Instant) {
         let Some(bury) = self.bury.as_ref().filter(|_| self.due(engine).is_some_and(|due| due <= now)) else { return };

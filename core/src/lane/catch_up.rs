@@ -72,6 +72,11 @@ impl CatchUps {
         CatchUps::of(Feeds::Server(Box::new(options)), streams_max, metrics)
     }
 
+    /// What the streams are opened with, without a filter.
+    pub fn options(&self) -> Option<StreamOptions> {
+        self.feeds.options()
+    }
+
     fn of(feeds: Feeds, streams_max: u32, metrics: CatchUpMetrics) -> Arc<CatchUps> {
         Arc::new(CatchUps { feeds, metrics, pool: Mutex::new(Pool::new(streams_max as usize)) })
     }

@@ -9,6 +9,7 @@ use tracing::warn;
 use crate::backoff::Backoff;
 use crate::checkpoint::{CheckpointError, Store};
 use crate::lane::settle::{Settle, Ticket};
+use crate::snapshot::Progress;
 use crate::source::place::Place;
 
 /// The write rate while the lane is near its bound and only a write lets it go on.
@@ -30,6 +31,8 @@ pub struct Durable {
     /// All events before this ticket are behind the durable place.
     ticket: Ticket,
     place: Place,
+    /// [`Progress::version`](crate::snapshot::Progress::version) of the snapshot beside it; `None` when there is none.
+    snapshot: Option<u64>,
     saving: Option<Saving>,
     /// No write before this.
     not_before: Instant,
@@ -42,6 +45,7 @@ struct Saving {
     task: JoinHandle<Result<(), Fault>>,
     ticket: Ticket,
     place: Place,
+    snapshot: Option<u64>,
 }
 
 /// Why a write failed.
@@ -70,6 +74,7 @@ impl Durable {
         output: &str,
         config: &crate::checkpoint::config::Config,
         place: Place,
+        snapshot: Option<u64>,
     ) -> Self {
         let now = Instant::now();
         Durable {
@@ -79,6 +84,7 @@ impl Durable {
             idle_interval: config.idle_interval,
             ticket: 0,
             place,
+            snapshot,
             saving: None,
             not_before: now,
             saved_at: now,
@@ -91,7 +97,7 @@ impl Durable {
         if self.store.is_none() || self.saving.is_some() {
             return None;
         }
-        let settled = settle.first_unsettled() > self.ticket;
+        let settled = settle.first_unsettled() > self.ticket || self.snapshot_moved(settle);
         let interval = match settled {
             true if pressed => self.interval.min(PRESSED_INTERVAL),
             true => self.interval,
@@ -101,14 +107,25 @@ impl Durable {
         Some((self.saved_at + interval).max(self.not_before))
     }
 
+    fn snapshot_moved(&self, settle: &Settle) -> bool {
+        settle.snapshot().map(Progress::version) != self.snapshot
+    }
+
+    /// Whether something is settled that is not durable.
+    pub fn has_moved(&self, settle: &Settle) -> bool {
+        let place = settle.first_unsettled() > self.ticket || *settle.low_water() != self.place;
+        self.store.is_some() && (place || self.snapshot_moved(settle))
+    }
+
     /// Begins to write the low-water mark. Nothing happens when a write is under way or nothing moved.
     pub fn save(&mut self, settle: &Settle) {
-        let moved = settle.first_unsettled() > self.ticket || *settle.low_water() != self.place;
+        let moved = self.has_moved(settle);
         let Some(store) = self.store.as_ref().filter(|_| self.saving.is_none() && moved) else { return };
+        let (snapshot, rows) = (settle.snapshot().map(Progress::version), settle.snapshot().map(Progress::to_document));
         let (store, output, place) = (Arc::clone(store), self.output.clone(), settle.low_water().clone());
         let saved = place.clone();
         let task = tokio::spawn(async move {
-            match tokio::time::timeout(SAVE_TIMEOUT, store.save(&output, &place, None)).await {
+            match tokio::time::timeout(SAVE_TIMEOUT, store.save(&output, &place, rows.as_ref())).await {
                 Ok(saved) => saved.map_err(|error| match &error {
                     CheckpointError::Fenced { .. } => Fault::Fenced(error.to_string()),
                     _ => Fault::Passing(error.to_string()),
@@ -118,7 +135,7 @@ impl Durable {
                 }
             }
         });
-        self.saving = Some(Saving { task, ticket: settle.first_unsettled(), place: saved });
+        self.saving = Some(Saving { task, ticket: settle.first_unsettled(), place: saved, snapshot });
     }
 
     /// Waits for the write under way; forever where there is none. Cancel-safe.
@@ -128,14 +145,14 @@ impl Durable {
             Ok(result) => result,
             Err(error) => Err(Fault::Passing(format!("write checkpoint of {}: {error}", self.output))),
         };
-        let Some(Saving { ticket, place, .. }) = self.saving.take() else { return Saved::Failed };
+        let Some(Saving { ticket, place, snapshot, .. }) = self.saving.take() else { return Saved::Failed };
         self.saved_at = Instant::now();
         match result {
             Ok(()) => {
                 if self.failures > 0 {
                     tracing::info!(output = self.output, "checkpoints are written again");
                 }
-                (self.ticket, self.place, self.failures) = (ticket, place, 0);
+                (self.ticket, self.place, self.snapshot, self.failures) = (ticket, place, snapshot, 0);
                 Saved::Durable(ticket)
             }
             Err(Fault::Fenced(reason)) => Saved::Fenced(reason),

@@ -4,6 +4,8 @@
 //! Time, chance and the newest known cluster time are passed in. No IO, no clock, no tokio, no metrics and no log: what the
 //! shell (`lane.rs`) has to count and to say comes back as [`Effects`].
 
+mod apart;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +22,7 @@ use crate::lane::schedule::{BatchLimits, Item, Schedule, Settled, Withhold};
 use crate::lane::settle::{Settle, Ticket};
 use crate::lane::stub;
 use crate::plugin::{Delivered, Verdicts};
+use crate::snapshot::Progress;
 use crate::source::place::Place;
 use crate::source::token::Timestamp64;
 
@@ -43,6 +46,8 @@ pub struct Setup<'a> {
     pub matcher: Option<Matcher>,
     /// Where reading begins; durable.
     pub place: Place,
+    /// A snapshot whose rows come before the stream.
+    pub snapshot: Option<Progress>,
     /// Of the plugin: most events in a batch, where the operator says nothing.
     pub batch_events_max: Option<u32>,
     /// The plugin asks for JSON, so it counts as memory.
@@ -176,7 +181,7 @@ pub struct Effects {
 impl Engine {
     /// Nothing taken yet.
     pub fn new(setup: Setup<'_>, now: Instant) -> Engine {
-        let Setup { config, matcher, place, batch_events_max, wants_json, broadcast } = setup;
+        let Setup { config, matcher, place, snapshot, batch_events_max, wants_json, broadcast } = setup;
         let events_max = config.batch.events_max.or(batch_events_max).unwrap_or(EVENTS_MAX_DEFAULT);
         // The clients of a broadcast say where they are by the last event they saw: all before it must have been given out.
         let ordering = if broadcast { Ordering::Strict } else { config.ordering };
@@ -188,7 +193,7 @@ impl Engine {
             decides_stubs: matcher.as_ref().is_none_or(|matcher| stub::decides(matcher.query())),
             matcher,
             wants_json,
-            settle: Settle::new(place),
+            settle: Settle::with_snapshot(place, snapshot),
             live: Schedule::new(ordering, backlog.keep, give_up_after),
             replays: Schedule::new(ordering, Keep::All, give_up_after),
             next_replay: 0,
@@ -478,6 +483,9 @@ impl Engine {
     }
 
     fn refuse(&mut self, item: Item, kind: Kind, reason: String, effects: &mut Effects) {
+        if apart::is_settled_when_refused(&item.event) {
+            return self.settled(&item);
+        }
         let id = *item.event.id();
         match self.policy.on_reject {
             OnReject::Skip => self.settled(&item),

@@ -11,6 +11,7 @@ use crate::event::Event;
 use crate::lane::catch_up::{CatchUp, CatchUps};
 use crate::source::error::SourceError;
 use crate::source::place::Place;
+use crate::source::stream::StreamOptions;
 use crate::window::{Read, Window};
 
 /// Most events and bytes taken out of the window at once; they stay pinned while the lane works on them.
@@ -169,6 +170,19 @@ impl Intake {
             From::Outside => Ok(()),
             From::Lost => std::future::pending().await,
         }
+    }
+
+    /// Goes on at another place: what was lost in between is gone.
+    pub fn begin_at(&mut self, place: &Place) {
+        self.from = From::Outside;
+        self.buffer.clear();
+        self.reached = None;
+        self.try_join(place, true);
+    }
+
+    /// What the streams it catches up on are opened with; their filter is not in it.
+    pub fn options(&self) -> Option<StreamOptions> {
+        self.catch_ups.options()
     }
 
     /// Gives a catch-up stream back when the lane cannot take events for long; it is opened again when it can.

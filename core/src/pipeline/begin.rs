@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bson::Document;
 use tracing::{info, warn};
 
 use super::{STOP_AGAIN, Shared};
@@ -18,7 +17,7 @@ use crate::pipeline::PipelineError;
 use crate::plugin::Port;
 use crate::checkpoint::Store;
 use crate::dead_letters::{self, DeadLetterError};
-use crate::snapshot;
+use crate::snapshot::{self, Progress};
 use crate::source::config::Start;
 use crate::source::place::Place;
 use crate::source::stream::{ChangeStream, StreamOptions};
@@ -34,7 +33,7 @@ pub(super) struct FirstPlace {
     /// It is an output's checkpoint already.
     pub stored: bool,
     /// Rows to be delivered before the stream.
-    pub snapshot: Option<Document>,
+    pub rows: Option<Progress>,
     /// The operator has paused it.
     pub paused: bool,
     /// Where its dead letters go.
@@ -49,7 +48,7 @@ pub(super) struct Beginning {
     /// Of the epoch in which this instance holds the lease.
     pub store: Arc<Store>,
     /// A snapshot to begin now.
-    pub snapshot: Option<Document>,
+    pub snapshot: Option<Progress>,
 }
 
 /// An output that has begun, but for its lane.
@@ -89,19 +88,21 @@ impl Beginning {
         let now = shared.now().await?;
         let after_now = Place::From(Timestamp64(now.0 + 1));
         if self.is_broadcast() {
-            return Ok(FirstPlace { place: after_now, stored: false, snapshot: None, paused: false, dead_letters: None });
+            return Ok(FirstPlace { place: after_now, stored: false, rows: None, paused: false, dead_letters: None });
         }
         let mut first = match self.store.load(name).await? {
             Some(checkpoint) => {
-                let (place, snapshot, paused) = (checkpoint.place, checkpoint.snapshot, checkpoint.paused);
-                info!(output = name, %place, snapshot = snapshot.is_some(), "going on at the checkpoint");
-                FirstPlace { place, stored: true, snapshot, paused, dead_letters: None }
+                let (place, paused) = (checkpoint.place, checkpoint.paused);
+                let rows = checkpoint.snapshot.as_ref().map(Progress::from_document).transpose();
+                let rows = rows.map_err(|e| PipelineError::Rows { output: name.to_owned(), reason: e.to_string() })?;
+                info!(output = name, %place, snapshot = rows.is_some(), "going on at the checkpoint");
+                FirstPlace { place, stored: true, rows, paused, dead_letters: None }
             }
             None => self.at_start(shared, now).await?,
         };
         if let Some(planned) = &self.snapshot {
-            first.snapshot = Some(planned.clone());
-            self.store.save(name, &first.place, first.snapshot.as_ref()).await?;
+            self.store.save(name, &first.place, Some(&planned.to_document())).await?;
+            first.rows = Some(planned.clone());
         }
         Ok(first)
     }
@@ -109,15 +110,15 @@ impl Beginning {
     /// Without a checkpoint.
     async fn at_start(&self, shared: &Shared, now: Timestamp64) -> Result<FirstPlace, PipelineError> {
         let (start, name) = (&shared.config.source.start, self.name());
-        let (place, snapshot) = match start {
+        let (place, rows) = match start {
             Start::Snapshot => {
                 let planned = snapshot::plan(&shared.deployment.client, &shared.config.source.watch, &[]).await?;
-                (Place::From(planned.time()), Some(planned.to_document()))
+                (Place::From(planned.time()), Some(planned))
             }
             start => (start_place(start, now)?, None),
         };
-        info!(output = name, %place, snapshot = snapshot.is_some(), "no checkpoint yet, beginning at source.start");
-        Ok(FirstPlace { place, stored: false, snapshot, paused: false, dead_letters: None })
+        info!(output = name, %place, snapshot = rows.is_some(), "no checkpoint yet, beginning at source.start");
+        Ok(FirstPlace { place, stored: false, rows, paused: false, dead_letters: None })
     }
 
     /// One attempt. An output whose plugin did not start tries on by itself, or is stopped, while the others work.
@@ -177,7 +178,8 @@ impl Beginning {
         if !open_since.is_some_and(|since| first.place.is_covered_since(since)) {
             ChangeStream::open(self.stream(shared), first.place.clone()).await?;
         }
-        self.store.save(self.name(), &first.place, first.snapshot.as_ref()).await?;
+        let rows = first.rows.as_ref().map(Progress::to_document);
+        self.store.save(self.name(), &first.place, rows.as_ref()).await?;
         Ok(())
     }
 

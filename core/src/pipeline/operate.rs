@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use bson::Document;
 use serde_json::{Value, json};
 use tracing::info;
 
 use super::Running;
 use super::slot::{Phase, Slot};
 use crate::control::{Command, OutputStatus, Refusal, Request, Reply, SnapshotStatus, Status, Target};
-use crate::snapshot;
+use crate::snapshot::{self, Progress};
 use crate::source::place::Place;
 use crate::source::stream::{ChangeStream, StreamOptions};
 
@@ -193,7 +192,7 @@ impl Running {
             let (client, watch) = (&shared.deployment.client, &shared.config.source.watch);
             match snapshot::plan(client, watch, &collections).await {
                 // Where the pipeline has ended, so has its reply.
-                Ok(plan) => drop(planned.send(Planned { output, plan: plan.to_document(), reply }).await),
+                Ok(plan) => drop(planned.send(Planned { output, plan, reply }).await),
                 Err(error) => drop(reply.send(Err(Refusal::Conflict(error.to_string())))),
             }
         });
@@ -221,6 +220,6 @@ impl Running {
 /// A snapshot that an operator asked for, ready to begin.
 pub(super) struct Planned {
     output: String,
-    plan: Document,
+    plan: Progress,
     reply: Reply,
 }

@@ -31,6 +31,7 @@ use crate::lane::metrics::State;
 use crate::lane::{Ended, Guard, Lane, LaneParts};
 use crate::lease::{Lease, Standing};
 use crate::output::PreparedOutput;
+use crate::snapshot::SnapshotReader;
 use crate::source::error::SourceError;
 use crate::source::place::Place;
 use crate::source::pump::{Switch, pump};
@@ -311,7 +312,12 @@ impl Running {
         let place = begun.first.place;
         let query = output.config.query.clone();
         let kept = (!descriptor.broadcast).then(|| Arc::clone(&self.store));
-        let durable = Durable::new(kept, &name, &shared.config.checkpoint, place.clone());
+        let rows = begun.first.rows.map(|progress| {
+            let reader = SnapshotReader::start(&shared.deployment.client, &progress, &shared.metrics.snapshots);
+            (progress, reader)
+        });
+        let version = rows.as_ref().map(|(progress, _)| progress.version());
+        let durable = Durable::new(kept, &name, &shared.config.checkpoint, place.clone(), version);
         let guard: Option<Guard> = match (&self.lease, self.epoch) {
             (Some(lease), Some(epoch)) if !descriptor.broadcast => {
                 let guard = lease.guard(epoch);
@@ -331,6 +337,7 @@ impl Running {
             stopped: begun.plugin.fatal.is_some(),
             durable,
             place,
+            snapshot: rows,
             batch_events_max: descriptor.batch_events_max,
             wants_json: descriptor.wants_json,
             broadcast: descriptor.broadcast.then(|| Broadcast::new(begun.live_from)),

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bson::Document;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -14,6 +13,7 @@ use crate::lane::metrics::LaneMetrics;
 use crate::lane::replay::ReplaySender;
 use crate::output::PreparedOutput;
 use crate::plugin::Port;
+use crate::snapshot::Progress;
 
 /// One output.
 pub(super) struct Slot {
@@ -26,7 +26,7 @@ pub(super) struct Slot {
     /// By an operator.
     pub paused: bool,
     /// Rows that its next start is to begin with: a planned snapshot.
-    pub snapshot: Option<Document>,
+    pub snapshot: Option<Progress>,
     /// What it does.
     pub phase: Phase,
     /// Commands that are answered when the phase changes.

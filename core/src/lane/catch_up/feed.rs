@@ -19,6 +19,15 @@ pub(super) enum Feeds {
 }
 
 impl Feeds {
+    /// Those of the deployment.
+    pub fn options(&self) -> Option<StreamOptions> {
+        match self {
+            Feeds::Server(options) => Some(options.as_ref().clone()),
+            #[cfg(test)]
+            Feeds::Scripted(_) => None,
+        }
+    }
+
     /// Begins with the first [`Feed::next`].
     pub fn open(&self, place: Place, filter: Option<Document>) -> Feed {
         match self {

@@ -24,11 +24,11 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Short, so that leases run out while the test waits. No margin: all parts are on one machine and read one clock.
 const SHORT: Times = Times {
-    duration: Duration::from_millis(1200),
+    duration: Duration::from_millis(2000),
     margin: Duration::ZERO,
     renew_every: Duration::from_millis(200),
     ask_every: Duration::from_millis(100),
-    attempt_max: Duration::from_millis(400),
+    attempt_max: Duration::from_millis(700),
 };
 
 async fn client(uri: &str) -> Client {
@@ -42,7 +42,18 @@ async fn begin(client: &Client, instance: &str, times: Times, metrics: LeaseMetr
 }
 
 async fn contend(client: &Client, instance: &str, times: Times) -> Lease {
-    begin(client, instance, times, LeaseMetrics::default()).await.expect("an answer")
+    contend_counted(client, instance, times, LeaseMetrics::default()).await
+}
+
+/// Asks until there is an answer: on a busy machine the first may take too long.
+async fn contend_counted(client: &Client, instance: &str, times: Times, metrics: LeaseMetrics) -> Lease {
+    let started = Instant::now();
+    loop {
+        match begin(client, instance, times, metrics.clone()).await {
+            Ok(lease) => return lease,
+            Err(error) => assert!(started.elapsed() < DEADLINE, "{error}"),
+        }
+    }
 }
 
 fn epoch(lease: &Lease) -> Option<u64> {
@@ -160,17 +171,11 @@ impl Contender {
         contender
     }
 
-    /// As a new instance. The first question may meet a server that is just waking up.
+    /// As a new instance.
     async fn begin(&mut self, number: usize) {
-        let started = Instant::now();
-        while self.lease.is_none() {
-            self.lives += 1;
-            let instance = format!("instance-{number}-{}", self.lives);
-            match begin(&self.client, &instance, SHORT, LeaseMetrics::default()).await {
-                Ok(lease) => self.lease = Some(lease),
-                Err(error) => assert!(started.elapsed() < DEADLINE, "{error}"),
-            }
-        }
+        self.lives += 1;
+        let instance = format!("instance-{number}-{}", self.lives);
+        self.lease = Some(contend(&self.client, &instance, SHORT).await);
     }
 }
 
@@ -187,23 +192,23 @@ async fn at_most_one_holds_whatever_happens() {
     let watch = Watch::start();
     let mut holder = watch.next_holder(&contenders, 0).await;
     // Each fault at least twice, in a new order each time.
-    let mut faults: Vec<u32> = (0..12).map(|fault| fault % 6).collect();
+    let mut faults: Vec<u32> = (0..10).map(|fault| fault % 5).collect();
     for last in (1..faults.len()).rev() {
         faults.swap(last, random.random_range(0..=last));
     }
     for fault in faults {
         let before = watch.newest();
         match fault {
-            0 | 1 => {
+            0 => {
                 contenders[holder].lease.take().expect("its lease").release().await;
                 holder = watch.next_holder(&contenders, before).await;
             }
-            2 => {
+            1 => {
                 // As a crash does: nothing is given back.
                 drop(contenders[holder].lease.take());
                 holder = watch.next_holder(&contenders, before).await;
             }
-            3 | 4 => {
+            2 | 3 => {
                 // Its renewals arrive when another has the lease.
                 let frozen = holder;
                 contenders[frozen].proxy.freeze();
@@ -236,17 +241,18 @@ async fn a_holder_that_lapsed_goes_on_in_its_epoch_when_nobody_has_taken_the_lea
     let mongod = Mongod::start().await;
     let proxy = Proxy::start(mongod.port()).await;
     let (metrics, value) = scraped();
-    let lease = begin(&client(&proxy.uri()).await, "first", SHORT, metrics).await.expect("an answer");
+    let lease = contend_counted(&client(&proxy.uri()).await, "first", SHORT, metrics).await;
     let (first, guard) = (wait_until_holder(&lease).await, lease.guard(1));
     assert_eq!(first, 1);
-    guard.held().await;
-    assert_eq!((value("tailwater_lease_held"), value("tailwater_lease_epoch")), (Some(1.0), Some(1.0)));
+    tokio::time::timeout(DEADLINE, guard.held()).await.expect("it holds");
+    assert_eq!(value("tailwater_lease_epoch"), Some(1.0));
+    eventually("it is seen to hold", DEADLINE, || value("tailwater_lease_held") == Some(1.0)).await;
 
     let mut changes = lease.standing();
     changes.mark_unchanged();
     proxy.freeze();
     eventually("it lapses", DEADLINE, || !guard.holds()).await;
-    eventually("the lapse is counted", DEADLINE, || value("tailwater_lease_lapses_total") == Some(1.0)).await;
+    eventually("the lapse is counted", DEADLINE, || value("tailwater_lease_lapses_total") >= Some(1.0)).await;
     assert_eq!(value("tailwater_lease_held"), Some(0.0));
     assert!(value("tailwater_lease_renewal_failures_total") >= Some(1.0));
     proxy.thaw();
@@ -262,7 +268,7 @@ async fn a_holder_whose_lease_was_taken_stands_by_and_says_for_whom() {
     let mongod = Mongod::start().await;
     let proxy = Proxy::start(mongod.port()).await;
     let (metrics, value) = scraped();
-    let first = begin(&client(&proxy.uri()).await, "first", SHORT, metrics).await.expect("an answer");
+    let first = contend_counted(&client(&proxy.uri()).await, "first", SHORT, metrics).await;
     let second = contend(mongod.client(), "second", SHORT).await;
     assert_eq!(epoch(&first), Some(1));
     assert_eq!(*second.standing().borrow(), Standing::Standby { holder: Some("first".to_owned()) });
@@ -273,13 +279,14 @@ async fn a_holder_whose_lease_was_taken_stands_by_and_says_for_whom() {
     let standby = Standing::Standby { holder: Some("second".to_owned()) };
     eventually("it stands by for the second", DEADLINE, || *first.standing().borrow() == standby).await;
     assert_eq!((value("tailwater_lease_losses_total"), value("tailwater_lease_held")), (Some(1.0), Some(0.0)));
-    assert_eq!(value("tailwater_lease_lapses_total"), Some(1.0));
+    assert!(value("tailwater_lease_lapses_total") >= Some(1.0));
     let guard = second.guard(2);
-    assert!(guard.holds());
+    tokio::time::timeout(DEADLINE, guard.held()).await.expect("it holds");
     drop(second);
     assert!(!guard.holds(), "what was dropped holds nothing");
     assert_eq!(wait_until_holder(&first).await, 3);
-    assert!(!first.guard(1).holds() && first.guard(3).holds());
+    tokio::time::timeout(DEADLINE, first.guard(3).held()).await.expect("it holds");
+    assert!(!first.guard(1).holds(), "what was started in the first holding is not part of the third");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -374,9 +381,9 @@ async fn a_missing_privilege_is_said_at_the_start_and_survived_later() {
     );
 
     let (metrics, value) = scraped();
-    let lease = begin(&client, "first", SHORT, metrics).await.expect("an answer");
+    let lease = contend_counted(&client, "first", SHORT, metrics).await;
     mongod.fail_commands(&["update"], 13, 2).await;
-    let failed = || value("tailwater_lease_renewal_failures_total") == Some(2.0);
+    let failed = || value("tailwater_lease_renewal_failures_total") >= Some(2.0);
     eventually("two renewals have failed", DEADLINE, failed).await;
     tokio::time::timeout(DEADLINE, lease.guard(1).held()).await.expect("it holds");
     let stored = leases(mongod.client()).find_one(doc! { "_id": "default" }).await.expect("find").expect("the lease");

@@ -290,6 +290,34 @@ async fn a_holder_whose_lease_was_taken_stands_by_and_says_for_whom() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_was_renewed_since_it_was_looked_at_is_not_taken() {
+    let mongod = Mongod::start_with(&TEST_COMMANDS).await;
+    let proxy = Proxy::start(mongod.port()).await;
+    let first = contend(&client(&proxy.uri()).await, "first", SHORT).await;
+    let direct = client(&format!("mongodb://127.0.0.1:{}/?directConnection=true", mongod.port())).await;
+    let patient = Times { attempt_max: DEADLINE, ..SHORT };
+    let second = contend(&direct, "second", patient).await;
+    // The server has the second's question and waits before it looks whether the lease has ended.
+    let admin = mongod.client().database("admin");
+    let wait = doc! {
+        "failCommands": ["findAndModify"], "appName": "tailwater", "blockConnection": true, "blockTimeMS": 8000,
+    };
+    let fail = doc! { "configureFailPoint": "failCommand", "mode": { "times": 1 }, "data": wait };
+    admin.run_command(fail).await.expect("configureFailPoint");
+    proxy.freeze();
+    let waiting = doc! { "waitForFailPoint": "failCommand", "timesEntered": 1, "maxTimeMS": 60_000 };
+    admin.run_command(waiting).await.expect("the second takes a lease that has run out");
+    assert!(!first.guard(1).holds());
+    proxy.thaw();
+    tokio::time::timeout(DEADLINE, first.guard(1).held()).await.expect("it is renewed");
+    let mut standing = first.standing();
+    let lost = standing.wait_for(|standing| *standing != Standing::Holder { epoch: 1 });
+    // Longer than the server waits: the second is answered and asks again, in vain.
+    assert!(tokio::time::timeout(Duration::from_secs(12), lost).await.is_err(), "taken although it was renewed");
+    assert_eq!((epoch(&first), epoch(&second)), (Some(1), None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_election_costs_no_hand_over() {
     let mut set = ReplicaSet::start().await;
     // As long as an election may take on a busy machine.

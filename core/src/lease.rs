@@ -306,9 +306,10 @@ impl Contender {
 
     async fn renew(&mut self, epoch: u64) -> Result<Duration, LeaseError> {
         let asked = now();
-        match within("renew", &self.times, self.arbiter.renew(epoch)).await? {
+        let renewal = within("renew", &self.times, self.arbiter.renew(epoch)).await?;
+        self.look_for_lapse();
+        match renewal {
             Renewal::Kept => {
-                self.look_for_lapse();
                 self.validity.extend(self.arbiter.valid_until(asked, &self.times));
                 self.metrics.held.set(1);
                 self.answered();

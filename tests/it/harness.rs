@@ -6,6 +6,7 @@ pub mod event_source;
 pub mod lines;
 pub mod mongod;
 pub mod page;
+pub mod streams;
 
 use std::net::TcpListener;
 use std::path::PathBuf;

@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn a_gap_is_a_barrier_before_everything_that_is_still_there() {
-        let at = |seconds| Timestamp64(seconds << 32 | 1);
+        let at = |seconds: u64| Timestamp64(seconds << 32 | 1);
         let gap = event(at(100), at(200)).expect("an event");
         assert!(gap.key().is_none() && !gap.id().is_position());
         let place = Place::After(gap.token().clone());

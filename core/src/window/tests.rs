@@ -10,7 +10,7 @@ use crate::event::JsonForm;
 use crate::event::fixture::{event, mark_data, token, token_data};
 use crate::source::token::Timestamp64;
 
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 200;
 const BYTES_MAX: u64 = 20_000;
 const QUERIES: usize = 3;
 

@@ -26,6 +26,7 @@ impl Case {
             config: &config,
             matcher: None,
             place: reached(0),
+            snapshot: None,
             batch_events_max: None,
             wants_json: false,
             broadcast: false,

@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::event::fixture::{mark_data, token};
 use crate::lane::tests::settings::{Match, index};
 use crate::source::place::Place;
-use crate::window::{Read, Window};
+use crate::window::{Coverage, Read, Window};
 
 /// Events of a catch-up stream in one reply.
 const REPLY_EVENTS: usize = 4;
@@ -42,7 +42,7 @@ impl Stream {
 }
 
 fn window(bytes: u64, from: usize) -> Window {
-    Window::new(bytes, reached(from))
+    Window::new(bytes, reached(from), Coverage::everything())
 }
 
 /// The place behind the first `count` events.
@@ -97,12 +97,15 @@ impl Reader {
                 return Some(Found::Reached(reached));
             }
             match &mut self.from {
-                From::Window(seq) => match stream.window.read(*seq, 3, 2_000, &mut self.buffer) {
+                From::Window(seq) => match stream.window.read(*seq, None, 3, 2_000, &mut self.buffer) {
                     Read::Events(next) => *seq = next,
-                    Read::CaughtUp(reached) if reached == *read_to || !reached.is_covered_since(read_to) => {
-                        return None;
+                    Read::CaughtUp(next, reached) => {
+                        *seq = next;
+                        if reached == *read_to || !reached.is_covered_since(read_to) {
+                            return None;
+                        }
+                        return Some(Found::Reached(reached));
                     }
-                    Read::CaughtUp(reached) => return Some(Found::Reached(reached)),
                     Read::FellOff => {
                         self.falls += 1;
                         self.from = From::CatchUp;
@@ -132,7 +135,7 @@ impl Reader {
 
     fn try_join(&mut self, stream: &Stream, place: &Place, settle_in: bool) -> bool {
         let live = matches!(self.from, From::Window(_));
-        let joined = if live { None } else { stream.window.join(place, settle_in) };
+        let joined = if live { None } else { stream.window.join(place, None, settle_in) };
         if let Some(seq) = joined {
             self.from = From::Window(seq);
             self.joined_at = Some(place.clone());

@@ -136,6 +136,7 @@ impl Run {
             config,
             matcher: query.matcher(),
             place: place.clone(),
+            snapshot: None,
             batch_events_max: None,
             wants_json: false,
             broadcast: false,

@@ -106,7 +106,7 @@ impl ScriptedFeed {
             std::future::pending::<()>().await;
         }
         if done < script.oldest {
-            let (what, place) = ("read the script".to_owned(), self.place.to_string());
+            let (what, place) = ("read the script".to_owned(), self.place.clone());
             return Err(SourceError::HistoryLost { what, place, error: "for the test".to_owned() });
         }
         let head = script.head.load(Ordering::SeqCst);

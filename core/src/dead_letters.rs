@@ -37,12 +37,17 @@ pub struct Letter {
 /// Why a letter could not be kept.
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLetterError {
-    /// `dead_letters.bytes_max` is reached. A retry does not help until letters are dropped or replayed.
-    #[error("the dead letters are full: they hold {bytes} of {bytes_max} bytes")]
+    /// The bound is reached. Nothing was written. A retry helps when an operator has made room, or letters have expired.
+    #[error(
+        "dead letters are full: {bytes} more bytes do not fit beside {used} of dead_letters.bytes_max = {bytes_max}; replay or \
+         drop some, or raise dead_letters.bytes_max"
+    )]
     Full {
-        /// What they hold.
+        /// What the letters there are take.
+        used: u64,
+        /// What the new ones would take in addition.
         bytes: u64,
-        /// What they may hold.
+        /// The bound.
         bytes_max: u64,
     },
     /// The store did not take it. A retry may help.

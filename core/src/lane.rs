@@ -472,7 +472,7 @@ impl Lane {
             Buried::Failed => _ = self.metrics.dead_letter_failures.inc(),
             Buried::Full(reason) => {
                 self.metrics.dead_letter_failures.inc();
-                self.stop(&format!("{reason}; replay or drop some, or raise dead_letters.bytes_max"));
+                self.stop(&reason);
             }
         }
     }

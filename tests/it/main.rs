@@ -18,6 +18,7 @@ mod harness;
 mod idle_positions;
 mod kill_loop;
 mod kill_loop_outputs;
+mod lane_policies;
 mod plugin_faults;
 mod pusher_rate;
 mod rates_and_order;

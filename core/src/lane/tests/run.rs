@@ -379,7 +379,8 @@ impl Run {
             held += if settled { 0 } else { journey.event.bytes() };
         }
         assert_eq!(self.skips.0, self.skips.1, "{context}: what the engine tells of skips is not what it did");
-        let open = self.replays.all[self.replays.first_unsettled..].iter().filter(|journey| journey.state != State::Settled);
+        let open =
+            self.replays.all[self.replays.first_unsettled..].iter().filter(|journey| journey.state != State::Settled);
         let replayed: usize = open.map(|journey| journey.event.bytes()).sum();
         assert_eq!(self.engine.held_bytes(), held + replayed, "{context}: bytes held");
         let most = self.config.in_flight_bytes_max as usize;

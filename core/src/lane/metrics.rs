@@ -7,7 +7,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::admin::metrics::OutputLabel;
-use crate::lane::engine::ReplayEnd;
+use crate::lane::engine::effects::ReplayEnd;
 
 /// What a lane is doing. Exactly one state of an output has the value 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

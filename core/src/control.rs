@@ -132,7 +132,9 @@ impl Control {
         match tokio::time::timeout(ANSWER_MAX, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(Refusal::Conflict("the daemon is ending".to_owned())),
-            Err(_) => Err(Refusal::Failed(format!("no answer within {ANSWER_MAX:?}; the command may still be at work"))),
+            Err(_) => {
+                Err(Refusal::Failed(format!("no answer within {ANSWER_MAX:?}; the command may still be at work")))
+            }
         }
     }
 }
@@ -205,7 +207,10 @@ impl std::str::FromStr for Target {
 impl From<Target> for Place {
     fn from(target: Target) -> Place {
         match target {
-            Target::Event(id) if id.is_position() => Place::From(id.position().time),
+            // Also where no transaction is so long: the id of a snapshot's row has other digits there.
+            Target::Event(id) if id.is_position() || id.position().txn_op_index >= 1 << 24 => {
+                Place::From(id.position().time)
+            }
             Target::Event(id) => Place::AfterId(id),
             Target::Time { seconds } => Place::From(Timestamp64(u64::from(seconds) << 32)),
         }

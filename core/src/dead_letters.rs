@@ -83,12 +83,6 @@ pub enum DeadLetterError {
         /// The system's words.
         reason: String,
     },
-    /// Whoever wrote them gave no answer. A retry may help.
-    #[error("write dead letters: {reason}")]
-    Unwritten {
-        /// Why.
-        reason: String,
-    },
     /// A letter cannot be read back. A retry does not help.
     #[error("dead letter {letter} is damaged ({reason}); drop it with `tailwater dead-letters drop`")]
     Damaged {

@@ -37,12 +37,13 @@ use crate::lane::broadcast::Broadcast;
 use crate::lane::burial::{Burial, Buried, Bury};
 use crate::lane::config::{Config, OnReject};
 use crate::lane::durable::{Durable, Saved};
-use crate::lane::engine::{Effects, Engine, Refused, Setup, Taken};
+use crate::lane::engine::effects::{Effects, Refused, Taken};
+use crate::lane::engine::{Engine, Setup};
 use crate::lane::intake::{Intake, Next};
 use crate::lane::life::{Change, Life};
+use crate::lane::lost::Look;
 use crate::lane::metrics::{FaultKind, LaneMetrics, SkipReason, State};
 use crate::lane::replay::{ReplaySender, Replays};
-use crate::lane::lost::Look;
 use crate::lane::spell::Spell;
 use crate::plugin::Outcome;
 use crate::snapshot::{Progress, SnapshotReader};
@@ -503,7 +504,7 @@ impl Lane {
             Buried::Failed => _ = self.metrics.dead_letter_failures.inc(),
             Buried::Full(reason) => {
                 self.metrics.dead_letter_failures.inc();
-                self.stop(&format!("{reason}; replay or drop some, or raise dead_letters.bytes_max"));
+                self.stop(&reason);
             }
         }
     }

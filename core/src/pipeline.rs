@@ -45,8 +45,8 @@ use crate::pipeline::places::shared_place;
 pub use crate::pipeline::reload::ReloadMetrics;
 pub use crate::pipeline::run::{Reload, ReloadRequest, Running};
 use crate::pipeline::slot::Slot;
-use crate::snapshot::SnapshotError;
 use crate::snapshot::metrics::SnapshotMetrics;
+use crate::snapshot::{self, SnapshotError};
 use crate::source::connect::{Deployment, cluster_time, connect};
 use crate::source::error::SourceError;
 use crate::source::health::{Health, HealthMetrics};
@@ -57,8 +57,8 @@ use crate::source::stream::{ChangeStream, StreamOptions};
 use crate::source::token::Timestamp64;
 use crate::window::Coverage;
 
-/// Connections beside one per output for its checkpoint and one per catch-up stream: the shared stream, the lease, dead letters,
-/// snapshots, and the start.
+/// Connections beside one per catch-up stream and, per output, one for its checkpoint and those of its snapshot: the shared stream,
+/// the lease, dead letters, and the start. They are made when they are needed.
 const SPARE_CONNECTIONS: u32 = 12;
 
 /// For plugins that have started when something else did not.
@@ -83,7 +83,9 @@ pub enum PipelineError {
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     /// The stored progress of a snapshot cannot be read back.
-    #[error("checkpoint of {output}: its snapshot is damaged ({reason}); run: tailwater checkpoint set {output} ID|TIME")]
+    #[error(
+        "checkpoint of {output}: its snapshot is damaged ({reason}); run: tailwater checkpoint set {output} ID|TIME"
+    )]
     Rows {
         /// Whose.
         output: String,
@@ -228,14 +230,14 @@ pub async fn start(
     metrics: PipelineMetrics,
     readiness: &Readiness,
 ) -> Result<Running, PipelineError> {
-    let connections = config.source.catch_up_streams_max + outputs.len() as u32 + SPARE_CONNECTIONS;
+    let per_output = 1 + snapshot::RANGES_AT_ONCE as u32;
+    let connections = config.source.catch_up_streams_max + outputs.len() as u32 * per_output + SPARE_CONNECTIONS;
     let deployment = connect(config.source.uri.expose(), connections).await?;
     metrics.source.saw(deployment.now);
     let options = prepare(deployment.client.clone(), &config.source).await?;
     let store = Arc::new(open_store(&config, &deployment)?);
     let exclusive = outputs.iter().any(|output| !output.library.descriptor().broadcast);
-    let shared =
-        Arc::new(Shared { config, deployment, store, dead_letters: OnceCell::new(), options, metrics });
+    let shared = Arc::new(Shared { config, deployment, store, dead_letters: OnceCell::new(), options, metrics });
     let lease = if exclusive { Some(shared.begin_lease().await?) } else { None };
     let mut slots: Vec<Slot> = outputs.into_iter().map(|output| Slot::new(output, &shared.metrics)).collect();
     let epoch = lease.as_ref().and_then(|lease| epoch_of(&lease.standing().borrow()));

@@ -19,7 +19,7 @@ pub mod row;
 pub use self::plan::plan;
 pub use self::progress::Progress;
 pub use self::range::RangeNumber;
-pub use self::reader::{Read, SnapshotReader};
+pub use self::reader::{RANGES_AT_ONCE, Read, SnapshotReader};
 pub use self::row::{Row, RowId};
 
 /// Why a snapshot cannot begin or go on.

@@ -93,7 +93,8 @@ async fn lost_history_is_told_and_either_stops_the_output_or_becomes_a_gap() {
     let got = events(path, "resumes");
     let gap = &got[1];
     assert_eq!(gap["operationType"], "gap", "{got:?}");
-    let time = |field: &str| gap[field]["$timestamp"]["t"].as_u64().unwrap_or_else(|| panic!("{field} in {gap}")) as u32;
+    let time =
+        |field: &str| gap[field]["$timestamp"]["t"].as_u64().unwrap_or_else(|| panic!("{field} in {gap}")) as u32;
     assert!(time("from") <= away_since && time("to") > away_since + 1, "{gap}");
     assert_eq!(got[2]["documentKey"]["_id"], 3, "{got:?}");
     assert_eq!(daemon.metric("tailwater_output_gaps_total", &[("output", "resumes")]), Some(1.0));
@@ -102,16 +103,16 @@ async fn lost_history_is_told_and_either_stops_the_output_or_becomes_a_gap() {
     assert_eq!(letter.get("output").and_then(Bson::as_str), Some("resumes"), "{letter}");
 
     orders(&mongod).insert_one(doc! { "_id": 4 }).await.expect("insert");
-    eventually("both others go on", DEADLINE, || {
-        events(path, "resumes").len() == 4 && events(path, "live").len() == 4
-    })
-    .await;
+    eventually("both others go on", DEADLINE, || events(path, "resumes").len() == 4 && events(path, "live").len() == 4)
+        .await;
     assert!(daemon.terminate_and_wait(DEADLINE).await.success());
 
     // A restart finds the same: the daemon runs, the stopped output says why.
     let daemon = Daemon::start(path, &text).await;
     eventually("stopped again", DEADLINE, || daemon.is_in_state("stops", "stopped")).await;
     orders(&mongod).insert_one(doc! { "_id": 5 }).await.expect("insert");
-    eventually("the others deliver", DEADLINE, || events(path, "resumes").len() == 5 && events(path, "live").len() == 5)
-        .await;
+    eventually("the others deliver", DEADLINE, || {
+        events(path, "resumes").len() == 5 && events(path, "live").len() == 5
+    })
+    .await;
 }

@@ -19,7 +19,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const STORES: [&str; 2] = ["", "[checkpoint]\nstore = \"file\"\npath = \"state\"\n"];
 
 fn text(mongod: &Mongod, store: &str) -> String {
-    let output = |name: &str| format!("[outputs.{name}]\nplugin = \"stdout\"\noptions = {{ path = \"{name}.jsonl\" }}\n");
+    let output =
+        |name: &str| format!("[outputs.{name}]\nplugin = \"stdout\"\noptions = {{ path = \"{name}.jsonl\" }}\n");
     config(mongod, &format!("{store}{}{}", output("one"), output("two")))
 }
 
@@ -65,7 +66,9 @@ async fn a_paused_output_waits_over_a_restart_and_goes_on_where_it_was() {
         insert(&mongod, 10..12).await;
         until(path, "two", 0..12).await;
         assert_eq!(keys(path, "one").len(), 5, "still paused after a restart");
-        assert!(daemon.told(&["checkpoint", "list"]).lines().any(|line| line.contains("one") && line.contains("paused")));
+        assert!(
+            daemon.told(&["checkpoint", "list"]).lines().any(|line| line.contains("one") && line.contains("paused"))
+        );
 
         assert_eq!(daemon.told(&["output", "resume", "one"]), "one: running\n");
         until(path, "one", 0..12).await;

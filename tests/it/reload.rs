@@ -45,7 +45,8 @@ async fn outputs_come_go_and_change_while_others_do_not_notice() {
     let odd = "match = { \"fullDocument.even\" = false }";
     let text = |outputs: &str| config(&mongod, outputs);
     let kept = output("kept", even);
-    let mut daemon = Daemon::start(path, &text(&format!("{kept}{}{}", output("gone", ""), output("changed", even)))).await;
+    let mut daemon =
+        Daemon::start(path, &text(&format!("{kept}{}{}", output("gone", ""), output("changed", even)))).await;
 
     // Written all the time, so that an event that is missed anywhere is noticed.
     let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicI64::new(0)));
@@ -101,9 +102,8 @@ async fn outputs_come_go_and_change_while_others_do_not_notice() {
     let changed = numbers(path, "changed");
     let first_odd = changed.iter().copied().find(|id| id % 2 == 1).expect("odd ones");
     let last_even = changed.iter().copied().filter(|id| id % 2 == 0).max().expect("even ones");
-    let expected: Vec<i64> = (all.iter().copied())
-        .filter(|id| if id % 2 == 0 { *id <= last_even } else { *id >= first_odd })
-        .collect();
+    let expected: Vec<i64> =
+        (all.iter().copied()).filter(|id| if id % 2 == 0 { *id <= last_even } else { *id >= first_odd }).collect();
     eventually("changed has the last odd one", DEADLINE, || {
         let mut seen = numbers(path, "changed");
         seen.sort_unstable();
@@ -128,9 +128,16 @@ async fn a_bad_file_changes_nothing() {
         ("no TOML", "= 1".to_owned(), &["not reloaded", "not valid TOML"]),
         ("an unknown key", format!("{good}ouptut = 1\n"), &["not reloaded", "unknown key"]),
         ("no such plugin", good.replace("\"stdout\"", "\"nowhere\""), &["not reloaded", "nowhere"]),
-        ("another server", good.replace("[source]", "[source]\nfull_document = \"update_lookup\"") + &other,
-            &["not reloaded", "[source] has changed, which takes effect only with a restart; nothing was changed"]),
-        ("a query of ours alone", format!("{good}{}", output("two", "match = { a = { \"$nope\" = 1 } }")), &["not reloaded", "$nope"]),
+        (
+            "another server",
+            good.replace("[source]", "[source]\nfull_document = \"update_lookup\"") + &other,
+            &["not reloaded", "[source] has changed, which takes effect only with a restart; nothing was changed"],
+        ),
+        (
+            "a query of ours alone",
+            format!("{good}{}", output("two", "match = { a = { \"$nope\" = 1 } }")),
+            &["not reloaded", "$nope"],
+        ),
         ("no file", String::new(), &["not reloaded", "no output is enabled"]),
     ];
     for (what, text, words) in &bad {

@@ -16,7 +16,12 @@ fn text(mongod: &Mongod, port: u16, options: &str) -> String {
     let options = format!("listen = \"127.0.0.1:{port}\"\nretry = \"100ms\"\n{options}");
     // Another output that always starts: a daemon none of whose outputs can start ends.
     let lines = "[outputs.lines]\nplugin = \"stdout\"\noptions = { path = \"lines.jsonl\" }\n";
-    config(mongod, &format!("{lines}[outputs.browsers]\nplugin = \"sse\"\non_reject = \"stop\"\n[outputs.browsers.options]\n{options}\n"))
+    config(
+        mongod,
+        &format!(
+            "{lines}[outputs.browsers]\nplugin = \"sse\"\non_reject = \"stop\"\n[outputs.browsers.options]\n{options}\n"
+        ),
+    )
 }
 
 fn orders(mongod: &Mongod) -> Collection<Document> {

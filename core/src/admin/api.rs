@@ -54,7 +54,8 @@ async fn refuse_browsers(request: Request, next: Next) -> Response {
     if !is_own_name(host) {
         return failure(StatusCode::FORBIDDEN, "ask by IP address or as localhost");
     }
-    let is_json = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    let is_json =
+        headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
     if request.method() == axum::http::Method::POST && !is_json {
         return failure(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send JSON, with content-type: application/json");
     }
@@ -189,7 +190,8 @@ mod tests {
 
     #[test]
     fn a_name_that_somebody_else_could_own_is_not_ours() {
-        for host in ["127.0.0.1:8081", "127.0.0.1", "localhost", "localhost:8081", "[::1]:8081", "[::1]", "10.0.0.7:80"] {
+        for host in ["127.0.0.1:8081", "127.0.0.1", "localhost", "localhost:8081", "[::1]:8081", "[::1]", "10.0.0.7:80"]
+        {
             assert!(is_own_name(host), "{host}");
         }
         for host in ["", "evil.example", "evil.example:8081", "localhost.evil.example", "127.0.0.1.evil.example:8081"] {

@@ -138,7 +138,9 @@ impl AdminArgs {
     fn url(&self) -> Result<String, Failure> {
         match self.daemon()?.url() {
             Some(url) => Ok(url.to_owned()),
-            None => Err(Failure::Usage("the config does not say where admin.listen is, name it with --admin".to_owned())),
+            None => {
+                Err(Failure::Usage("the config does not say where admin.listen is, name it with --admin".to_owned()))
+            }
         }
     }
 
@@ -197,7 +199,11 @@ pub fn checkpoint(command: &CheckpointCommand) -> ExitCode {
 pub fn snapshot(args: &SnapshotArgs) -> ExitCode {
     let begin = || {
         let url = args.admin.url()?;
-        post(&url, &format!("/api/outputs/{}/snapshot", name(&args.output)), &json!({ "collections": args.collections }))?;
+        post(
+            &url,
+            &format!("/api/outputs/{}/snapshot", name(&args.output)),
+            &json!({ "collections": args.collections }),
+        )?;
         Ok(url)
     };
     let url = match begin() {
@@ -233,7 +239,9 @@ fn watch(url: &str, output: &str) -> ExitCode {
             return ExitCode::SUCCESS;
         }
         if state == "stopped" {
-            eprintln!("tailwater: output {output} has stopped, its log says why; the snapshot goes on when it is resumed");
+            eprintln!(
+                "tailwater: output {output} has stopped, its log says why; the snapshot goes on when it is resumed"
+            );
             return ExitCode::FAILURE;
         }
         if !snapshot.is_null() {
@@ -260,13 +268,12 @@ fn bar(settled: u64, estimated: u64) -> String {
 /// `tailwater status`
 pub fn status(args: &StatusArgs) -> ExitCode {
     let asked = || Ok(get(&args.admin.url()?, "/api/status")?);
-    finish(asked(), |status| {
-        if args.json { println!("{status:#}") } else { print!("{}", status_table(status)) }
-    })
+    finish(asked(), |status| if args.json { println!("{status:#}") } else { print!("{}", status_table(status)) })
 }
 
 fn status_table(status: &Value) -> String {
-    let mut rows = vec![["OUTPUT", "PLUGIN", "STATE", "LAG", "DELIVERED", "UNSETTLED", "OPLOG HEADROOM"].map(str::to_owned)];
+    let mut rows =
+        vec![["OUTPUT", "PLUGIN", "STATE", "LAG", "DELIVERED", "UNSETTLED", "OPLOG HEADROOM"].map(str::to_owned)];
     for output in status["outputs"].as_array().into_iter().flatten() {
         let state = match &output["snapshot"] {
             Value::Null => text(output, "state"),
@@ -312,7 +319,8 @@ fn print_checkpoints(answer: &Value) {
 
 /// Columns as wide as their widest cell.
 fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let widths: [usize; N] = std::array::from_fn(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0));
+    let widths: [usize; N] =
+        std::array::from_fn(|at| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0));
     let mut text = String::new();
     for row in rows {
         let line: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();

@@ -38,8 +38,16 @@ pub struct Burial {
 
 /// A write under way, of so many letters from the front.
 struct Writing {
-    task: JoinHandle<Result<(), DeadLetterError>>,
+    task: JoinHandle<Result<(), Fault>>,
     count: usize,
+}
+
+/// Why a write failed.
+enum Fault {
+    /// A retry does not help.
+    Full(String),
+    /// A retry may help.
+    Passing(String),
 }
 
 /// How a write ended.
@@ -71,8 +79,11 @@ impl Burial {
         let write = bury(letters);
         let task = tokio::spawn(async move {
             match tokio::time::timeout(WRITE_TIMEOUT, write).await {
-                Ok(result) => result,
-                Err(_) => Err(DeadLetterError::Unwritten { reason: format!("no answer within {WRITE_TIMEOUT:?}") }),
+                Ok(result) => result.map_err(|error| match &error {
+                    DeadLetterError::Full { .. } => Fault::Full(error.to_string()),
+                    _ => Fault::Passing(error.to_string()),
+                }),
+                Err(_) => Err(Fault::Passing(format!("write dead letters: no answer within {WRITE_TIMEOUT:?}"))),
             }
         });
         self.writing = Some(Writing { task, count });
@@ -88,7 +99,7 @@ impl Burial {
         let Some(writing) = &mut self.writing else { return std::future::pending().await };
         let result = match (&mut writing.task).await {
             Ok(result) => result,
-            Err(error) => Err(DeadLetterError::Unwritten { reason: error.to_string() }),
+            Err(error) => Err(Fault::Passing(format!("write dead letters: {error}"))),
         };
         let count = self.writing.take().map_or(0, |writing| writing.count);
         match result {
@@ -99,11 +110,11 @@ impl Burial {
                 self.failures = 0;
                 Buried::Durable(count)
             }
-            Err(error @ DeadLetterError::Full { .. }) => {
+            Err(Fault::Full(reason)) => {
                 self.full = true;
-                Buried::Full(error.to_string())
+                Buried::Full(reason)
             }
-            Err(error) => {
+            Err(Fault::Passing(error)) => {
                 // Said once: it is tried again until it succeeds.
                 if self.failures == 0 {
                     warn!(output = self.output, "{error}; trying again, the events stay unsettled until then");

@@ -5,6 +5,7 @@
 //! shell (`lane.rs`) has to count and to say comes back as [`Effects`].
 
 mod apart;
+pub mod effects;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::config::units::format_duration;
 use crate::dead_letters::{Kind, Letter};
 use crate::event::{Event, EventId};
 use crate::lane::config::{Backlog, Config, Keep, OnReject, Ordering};
+use crate::lane::engine::effects::{Effects, HandOut, Refused, ReplayEnd, Taken};
 use crate::lane::rate::Bucket;
 use crate::lane::schedule::{BatchLimits, Item, Schedule, Settled, Withhold};
 use crate::lane::settle::{Settle, Ticket};
@@ -105,77 +107,6 @@ struct Policy {
     give_up_after: Option<Duration>,
     backlog: Backlog,
     on_reject: OnReject,
-}
-
-/// What became of an event that was offered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken {
-    /// It is on its way.
-    Queued,
-    /// The same, and an older event of its document need not be delivered any more.
-    Superseded,
-    /// `match` leaves it out.
-    Filtered,
-    /// It is older than `backlog.max_age`.
-    TooOld,
-}
-
-/// A batch that leaves.
-pub struct HandOut {
-    /// Its number.
-    pub delivery: u64,
-    /// Its events.
-    pub batch: Vec<Delivered>,
-}
-
-/// How a replayed event ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReplayEnd {
-    /// Delivered: its letter may go.
-    Acked,
-    /// Refused again, or given up: its letter stays.
-    Rejected {
-        /// Why.
-        reason: String,
-    },
-    /// The lane ended, or stopped, before it was done: its letter stays.
-    Dropped,
-}
-
-/// An event that will not be delivered.
-#[derive(Clone, Debug)]
-pub struct Refused {
-    /// Which.
-    pub id: EventId,
-    /// How it came to that.
-    pub kind: Kind,
-    /// Why.
-    pub reason: String,
-}
-
-/// What the shell has to count, to say and to do.
-#[derive(Debug, Default)]
-pub struct Effects {
-    /// Live events acknowledged.
-    pub acked: usize,
-    /// Events that are to be delivered again.
-    pub retried: usize,
-    /// The first reason given for that.
-    pub retry_reason: Option<String>,
-    /// Live events refused; what becomes of them is decided already.
-    pub refused: Vec<Refused>,
-    /// Events skipped by `backlog.max_age`.
-    pub too_old: usize,
-    /// Events skipped by `backlog.keep`.
-    pub superseded: usize,
-    /// Replays that are done.
-    pub replays: Vec<(Ticket, ReplayEnd)>,
-    /// The output pauses from now on for so long.
-    pub pause: Option<Duration>,
-    /// The output has stopped.
-    pub stop: Option<String>,
-    /// The instance must be replaced.
-    pub failed: Option<String>,
 }
 
 impl Engine {

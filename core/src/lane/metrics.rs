@@ -7,7 +7,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::admin::metrics::OutputLabel;
-use crate::lane::engine::ReplayEnd;
+use crate::lane::engine::effects::ReplayEnd;
 
 /// What a lane is doing. Exactly one state of an output has the value 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +131,11 @@ impl LaneFamilies {
         add("unsettled_events", "Events taken and not settled", &self.unsettled);
         add("held_bytes", "Memory charged for events taken and not settled", &self.held_bytes);
         add("dead_letters_waiting", "Dead letters that are not durable yet", &self.letters_waiting);
-        add("snapshot_rows", "Rows of the snapshot under way that are settled; 0 while there is none", &self.snapshot_settled);
+        add(
+            "snapshot_rows",
+            "Rows of the snapshot under way that are settled; 0 while there is none",
+            &self.snapshot_settled,
+        );
         add("snapshot_rows_expected", "Rows that were expected when the snapshot was planned", &self.snapshot_total);
         add("lag_seconds", "Newest known cluster time minus the time of the low-water mark", &self.lag);
         registry.register("tailwater_output_state", "1 for the state the output is in", self.state.clone());

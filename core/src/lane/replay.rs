@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::event::Event;
-use crate::lane::engine::{Engine, ReplayEnd};
+use crate::lane::engine::Engine;
+use crate::lane::engine::effects::ReplayEnd;
 use crate::lane::settle::Ticket;
 
 /// Replays between their sender and the lane.

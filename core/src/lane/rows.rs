@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use tracing::info;
 
-use super::engine::Taken;
-use super::metrics::SkipReason;
 use super::Lane;
+use super::engine::effects::Taken;
+use super::metrics::SkipReason;
 use crate::snapshot::{SnapshotError, SnapshotReader};
 
 /// Between two lines about progress in the log.

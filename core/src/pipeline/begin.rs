@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::{STOP_AGAIN, Shared};
 use super::places::{go_back, start_place};
 use super::slot::Slot;
+use super::{STOP_AGAIN, Shared};
 use crate::admin::Pending;
 use crate::backoff::Backoff;
+use crate::checkpoint::Store;
+use crate::dead_letters::{self, DeadLetterError};
 use crate::lane::life::{Change, Life};
 use crate::output::PreparedOutput;
 use crate::pipeline::PipelineError;
 use crate::plugin::Port;
-use crate::checkpoint::Store;
-use crate::dead_letters::{self, DeadLetterError};
 use crate::snapshot::{self, Progress};
 use crate::source::config::Start;
 use crate::source::place::Place;
@@ -101,6 +101,11 @@ impl Beginning {
             None => self.at_start(shared, now).await?,
         };
         if let Some(planned) = &self.snapshot {
+            // A row may be as old as the snapshot's time, so the stream that follows must not begin later: later changes win.
+            let from = Place::From(planned.time());
+            if first.place.is_covered_since(&from) {
+                first.place = from;
+            }
             self.store.save(name, &first.place, Some(&planned.to_document())).await?;
             first.rows = Some(planned.clone());
         }

@@ -7,7 +7,7 @@ use tracing::info;
 
 use super::Running;
 use super::slot::{Phase, Slot};
-use crate::control::{Command, OutputStatus, Refusal, Request, Reply, SnapshotStatus, Status, Target};
+use crate::control::{Command, OutputStatus, Refusal, Reply, Request, SnapshotStatus, Status, Target};
 use crate::snapshot::{self, Progress};
 use crate::source::place::Place;
 use crate::source::stream::{ChangeStream, StreamOptions};
@@ -132,7 +132,8 @@ impl Running {
         let index = self.own(output)?;
         let slot = &self.slots[index];
         if slot.is_broadcast() {
-            let why = format!("output {output} is a broadcast and has no checkpoint: its clients carry their positions");
+            let why =
+                format!("output {output} is a broadcast and has no checkpoint: its clients carry their positions");
             return Err(Refusal::Conflict(why));
         }
         if !slot.paused || !slot.is_idle() {
@@ -173,7 +174,9 @@ impl Running {
         };
         let slot = &mut self.slots[index];
         let refusal = match slot.phase {
-            _ if slot.is_broadcast() => Some(format!("output {output} is a broadcast: its clients take news, not rows")),
+            _ if slot.is_broadcast() => {
+                Some(format!("output {output} is a broadcast: its clients take news, not rows"))
+            }
             _ if slot.paused => Some(format!("output {output} is paused, run: tailwater output resume {output}")),
             Phase::Idle | Phase::Beginning(_) | Phase::Ending | Phase::Failed => {
                 Some(format!("output {output} is not at work yet, ask again when it is"))

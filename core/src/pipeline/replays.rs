@@ -18,7 +18,7 @@ use super::slot::Phase;
 use crate::control::{Letters, Refusal, Reply};
 use crate::dead_letters::api::{Dropped, Job, Listed, Progress, Whole};
 use crate::dead_letters::{Chosen, DeadLetterError, LetterKey, Store};
-use crate::lane::engine::ReplayEnd;
+use crate::lane::engine::effects::ReplayEnd;
 use crate::lane::replay::{Replay, ReplaySender};
 
 /// Jobs whose numbers are remembered.
@@ -197,10 +197,7 @@ async fn replay_output(
     }
 }
 
-fn answer(
-    reply: Reply,
-    asked: impl Future<Output = Result<serde_json::Value, DeadLetterError>> + Send + 'static,
-) {
+fn answer(reply: Reply, asked: impl Future<Output = Result<serde_json::Value, DeadLetterError>> + Send + 'static) {
     tokio::spawn(async move {
         let answer = asked.await.map_err(|error| Refusal::Failed(error.to_string())).and_then(|answer| match answer {
             serde_json::Value::Null => Err(Refusal::NotFound("there is no such dead letter".to_owned())),

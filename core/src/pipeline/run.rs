@@ -100,8 +100,11 @@ impl Running {
         place: Place,
     ) -> Running {
         let window = Arc::new(Window::new(shared.config.window.bytes_max, place, coverage_of(&slots)));
-        let catch_ups =
-            CatchUps::new(shared.options.clone(), shared.config.source.catch_up_streams_max, shared.metrics.catch_ups.clone());
+        let catch_ups = CatchUps::new(
+            shared.options.clone(),
+            shared.config.source.catch_up_streams_max,
+            shared.metrics.catch_ups.clone(),
+        );
         let (stop_pump, pump_stop) = watch::channel(false);
         let (switches, switched) = mpsc::channel(1);
         let source = shared.metrics.source.clone();

@@ -91,11 +91,7 @@ impl Slot {
     /// snapshot, and begins again with it.
     pub fn is_wanted(&self, holder: bool) -> bool {
         let ends_for_snapshot = self.snapshot.is_some() && matches!(self.phase, Phase::Running(_) | Phase::Ending);
-        !self.removed
-            && !self.paused
-            && self.next.is_none()
-            && !ends_for_snapshot
-            && (holder || self.is_broadcast())
+        !self.removed && !self.paused && self.next.is_none() && !ends_for_snapshot && (holder || self.is_broadcast())
     }
 
     /// Answers the commands that wait for this slot.

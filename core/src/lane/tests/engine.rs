@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::dead_letters::Kind;
 use crate::lane::config::{Backlog, Config, Keep, OnReject, Ordering};
-use crate::lane::engine::{Effects, Engine, LETTERS_MAX, ReplayEnd, Setup, Taken};
+use crate::lane::engine::effects::{Effects, ReplayEnd, Taken};
+use crate::lane::engine::{Engine, LETTERS_MAX, Setup};
 use crate::lane::tests::reader::reached;
 use crate::lane::tests::settings::{defaults, event, index};
 use crate::plugin::{Verdict, Verdicts};

@@ -18,7 +18,7 @@ use crate::source::place::Place;
 use crate::source::token::Timestamp64;
 
 const SEEDS: u64 = 10_000;
-const STEPS: usize = 90;
+const STEPS: usize = 120;
 const THREADS: u64 = 2;
 
 /// One seed: a stream, one output over all its runs, and what is durable.

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use crate::dead_letters::Kind;
 use crate::event::Event;
 use crate::lane::config::{Config, Keep, OnReject, Ordering};
-use crate::lane::engine::{Effects, Engine, HandOut, ReplayEnd, Setup, Taken};
+use crate::lane::engine::effects::{Effects, HandOut, ReplayEnd, Taken};
+use crate::lane::engine::{Engine, Setup};
 use crate::lane::settle::Ticket;
 use crate::lane::tests::reader::{Reader, Stream};
 use crate::lane::tests::settings::{Match, id, index};
@@ -43,6 +44,8 @@ struct Journey {
     state: State,
     attempts: u32,
     first_at: Option<Instant>,
+    /// It waits for its retry.
+    not_before: Option<Instant>,
 }
 
 /// The events that one schedule was given, by their tickets.
@@ -57,7 +60,7 @@ pub struct Journeys {
 
 impl Journeys {
     fn add(&mut self, event: Arc<Event>, attempts: u32) {
-        self.all.push(Journey { event, state: State::Waiting, attempts, first_at: None });
+        self.all.push(Journey { event, state: State::Waiting, attempts, first_at: None, not_before: None });
     }
 
     fn is_open(&self, ticket: usize) -> bool {
@@ -91,6 +94,10 @@ impl Journeys {
         }
         for &ticket in tickets {
             let journey = &mut self.all[ticket];
+            assert!(
+                journey.not_before.is_none_or(|until| until <= now),
+                "{context}: {ticket} has not waited long enough"
+            );
             journey.state = State::Flying(delivery);
             journey.attempts += 1;
             journey.first_at.get_or_insert(now);
@@ -294,12 +301,13 @@ impl Run {
                     continue;
                 }
                 Verdict::Reject { .. } => rejected.push(ticket),
-                Verdict::Retry { .. } => {
+                Verdict::Retry { after, .. } => {
                     let tried = now.duration_since(journey.first_at.expect("it was handed out"));
                     if self.config.retry.give_up_after.is_some_and(|after| tried >= after) {
                         given_up.push(ticket);
                     } else {
                         again += 1;
+                        journey.not_before = Some(now + after.unwrap_or(self.config.retry.backoff_min));
                     }
                 }
                 verdict => panic!("{context}: no such verdict in this test: {verdict:?}"),
@@ -380,7 +388,8 @@ impl Run {
             held += if settled { 0 } else { journey.event.bytes() };
         }
         assert_eq!(self.skips.0, self.skips.1, "{context}: what the engine tells of skips is not what it did");
-        let open = self.replays.all[self.replays.first_unsettled..].iter().filter(|journey| journey.state != State::Settled);
+        let open =
+            self.replays.all[self.replays.first_unsettled..].iter().filter(|journey| journey.state != State::Settled);
         let replayed: usize = open.map(|journey| journey.event.bytes()).sum();
         assert_eq!(self.engine.held_bytes(), held + replayed, "{context}: bytes held");
         let most = self.config.in_flight_bytes_max as usize;

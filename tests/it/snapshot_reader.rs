@@ -78,7 +78,7 @@ impl Seen {
 
 async fn insert(collection: &Collection<Document>, ids: impl IntoIterator<Item = i32>, padding: usize) {
     let documents: Vec<_> = ids.into_iter().map(|id| doc! { "_id": id, "padding": "x".repeat(padding) }).collect();
-    for part in documents.chunks(10_000) {
+    for part in documents.chunks(2_000) {
         collection.insert_many(part).await.expect("insert");
     }
 }
@@ -321,10 +321,10 @@ async fn documents_returned(client: &Client) -> i64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_nobody_reads_stops_and_one_that_is_dropped_leaves_nothing() {
-    const DOCUMENTS: i32 = 20_000;
+    const DOCUMENTS: i32 = 5_000;
     let mongod = Mongod::start().await;
     let orders = mongod.client().database("shop").collection::<Document>("orders");
-    insert(&orders, 0..DOCUMENTS, 5_000).await;
+    insert(&orders, 0..DOCUMENTS, 20_000).await;
     let progress = everything(mongod.client()).await;
     let before = documents_returned(mongod.client()).await;
     let mut reader = SnapshotReader::start(mongod.client(), &progress, &SnapshotMetrics::default());
@@ -333,7 +333,8 @@ async fn a_reader_that_nobody_reads_stops_and_one_that_is_dropped_leaves_nothing
     let mut own = orders.find(doc! {}).await.expect("find");
     while own.advance().await.expect("next") {}
     let returned = documents_returned(mongod.client()).await - before - i64::from(DOCUMENTS);
-    assert!((100..3_000).contains(&returned), "{returned} documents were read for one that was taken");
+    // 4 MiB of rows and one reply.
+    assert!((200..500).contains(&returned), "{returned} documents were read for one that was taken");
     assert!(open_cursors(mongod.client()).await.len() == 1);
     drop(reader);
     let started = Instant::now();

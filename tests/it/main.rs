@@ -9,6 +9,8 @@ mod browser_restart;
 mod browser_topics;
 mod c_plugin;
 mod config_errors;
+mod dead_letter_commands;
+mod dead_letter_store;
 mod delivery;
 mod documents;
 mod example_plugin;

@@ -12,6 +12,8 @@ mod catch_up_match;
 mod catch_up_sharing;
 mod catch_up_turns;
 mod config_errors;
+mod dead_letter_commands;
+mod dead_letter_store;
 mod delivery;
 mod documents;
 mod example_plugin;

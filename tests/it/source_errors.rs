@@ -82,7 +82,7 @@ async fn a_pipeline_the_server_does_not_take() {
 }
 
 /// A replica set that asks for passwords, with a user for the test and one that may only read `other`.
-async fn with_users(folder: &std::path::Path) -> Mongod {
+pub async fn with_users(folder: &std::path::Path) -> Mongod {
     let key = folder.join("key");
     std::fs::write(&key, "c2VjcmV0LXRoYXQtbWVtYmVycy1zaGFyZQ==").expect("write the key");
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("only for us");

@@ -15,6 +15,7 @@ use mongodb::options::{
     Acknowledgment, CollectionOptions, IndexOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
 };
 use mongodb::{Client, Collection, IndexModel};
+use tokio::sync::RwLock;
 use tracing::warn;
 
 use super::config::Config;
@@ -45,6 +46,8 @@ pub struct MongoDbStore {
     name: String,
     bytes_max: u64,
     expire_after_ms: i64,
+    /// Whoever writes shares it; whoever counts has it alone, or what is written meanwhile would be counted never or twice.
+    counting: RwLock<()>,
     /// Held for moments only, never across a wait.
     counted: Mutex<Counted>,
 }
@@ -54,6 +57,18 @@ struct Counted {
     /// Bytes of letters that are being written.
     reserved: u64,
     at: Instant,
+}
+
+/// Room that was taken for letters until they are written, or nobody waits for that any more.
+struct Room<'a> {
+    counted: &'a Mutex<Counted>,
+    bytes: u64,
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner).reserved -= self.bytes;
+    }
 }
 
 impl MongoDbStore {
@@ -74,6 +89,7 @@ impl MongoDbStore {
             name: name.to_owned(),
             bytes_max: config.bytes_max,
             expire_after_ms: i64::try_from(config.expire_after.as_millis()).unwrap_or(i64::MAX),
+            counting: RwLock::new(()),
             counted: Mutex::new(Counted { account: Account::default(), reserved: 0, at: Instant::now() }),
         };
         store.prepare().await?;
@@ -128,6 +144,7 @@ impl MongoDbStore {
 
     /// See [`super::Store::refresh`].
     pub async fn refresh(&self) -> Result<(), DeadLetterError> {
+        let _alone = self.counting.write().await;
         let cursor = self.letters.aggregate(query::account(&self.name)).await;
         let groups: Vec<Document> = match cursor {
             Ok(cursor) => cursor.try_collect().await.map_err(|error| failed("count", &error))?,
@@ -158,9 +175,9 @@ impl MongoDbStore {
         let records: Vec<Record> = records.into_values().collect();
         let bytes = records.iter().map(|record| record.bytes).sum();
         self.reserve(&records, bytes).await?;
-        let written = self.write(&records).await;
-        self.counted().reserved -= bytes;
-        written
+        let _room = Room { counted: &self.counted, bytes };
+        let _shared = self.counting.read().await;
+        self.write(&records).await
     }
 
     /// Takes room for them, or says that there is none. Before that it looks twice: whether others have made room, and which
@@ -308,6 +325,7 @@ impl MongoDbStore {
 
     /// See [`super::Store::remove`].
     pub async fn remove(&self, keys: &[LetterKey]) -> Result<u64, DeadLetterError> {
+        let _shared = self.counting.read().await;
         let there = self.sizes(keys).await?;
         let removed = self.letters.delete_many(query::these(&self.name, keys)).await;
         let removed = removed.map_err(|error| failed("remove", &error))?.deleted_count;

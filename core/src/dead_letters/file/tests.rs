@@ -228,7 +228,7 @@ struct Model {
     letters: BTreeMap<LetterKey, (String, u32, DateTime, usize)>,
 }
 
-fn check(journal: &Journal, model: &Model, seed: u64) {
+fn check(journal: &Journal, model: &Model, seed: u64, events: bool) {
     let all = journal.list(&Filter { limit: 1_000, ..Filter::default() }).unwrap();
     assert!(!all.more);
     let found: Vec<_> =
@@ -245,6 +245,9 @@ fn check(journal: &Journal, model: &Model, seed: u64) {
         let expected = model.letters.keys().filter(|key| key.output == *output).count() as u64;
         assert_eq!(*letters, expected, "seed {seed}: {output}");
     }
+    if !events {
+        return;
+    }
     for output in ["a", "b"] {
         let loaded = journal.load(output, &Letters::All, None, 1_000, ROOM).unwrap();
         for stored in &loaded {
@@ -260,7 +263,7 @@ fn check(journal: &Journal, model: &Model, seed: u64) {
 /// Everything at random, and a reopening with a torn end at any moment.
 #[test]
 fn random_histories_agree_with_a_plain_model() {
-    let seeds = std::env::var("TAILWATER_SEED").map_or(0..60, |seed| {
+    let seeds = std::env::var("TAILWATER_SEED").map_or(0..20, |seed| {
         let seed = seed.parse().unwrap();
         seed..seed + 1
     });
@@ -275,7 +278,7 @@ fn run(seed: u64) {
     let fixture = Fixture::new(bytes_max);
     let (mut now, mut model, mut journal) = (0, Model::default(), fixture.open(at(0)));
     let pick = |random: &mut StdRng| (if random.random_bool(0.5) { "a" } else { "b" }, random.random_range(0..30_u32));
-    for _ in 0..60 {
+    for step in 0..60 {
         now += random.random_range(0..7_200);
         match random.random_range(0..10) {
             0..5 => {
@@ -336,7 +339,7 @@ fn run(seed: u64) {
                 expire(&mut model, now);
             }
         }
-        check(&journal, &model, seed);
+        check(&journal, &model, seed, step % 8 == 7);
         // Live lines and, at most, as much again, or what is not worth the writing.
         let bytes = std::fs::metadata(Path::new(&fixture.path())).unwrap().len();
         assert!(bytes <= 2 * journal.account().bytes.max(1 << 20), "seed {seed}: {bytes}");

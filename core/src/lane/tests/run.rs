@@ -207,7 +207,7 @@ impl Run {
         self.reconcile(newest, fates);
         let Some(HandOut { delivery, batch }) = leaving else { return false };
         let context = format!("{} batch {delivery}", self.context);
-        assert!(!self.paused_until.is_some_and(|until| until > now), "{context}: leaves while the output is paused");
+        assert!(self.paused_until.is_none_or(|until| until <= now), "{context}: leaves while the output is paused");
         assert!(self.batches.len() < self.concurrency(), "{context}: {} in flight", self.batches.len());
         self.limits(&batch.iter().map(|d| d.event.raw().as_bytes().len()).collect::<Vec<_>>(), now, &context);
         let replays = self.find(&self.replays, &batch[0].event).is_some();

@@ -15,13 +15,16 @@ use crate::event::Event;
 use crate::event::fixture::{self, token_data};
 use crate::lane::config::{Backlog, Config, Keep, OnReject, Ordering, RateLimit};
 
+/// What makes an event: its second, its document, whether it is large, whether it is only a stub.
+type Wanted = (u32, Option<i32>, bool, bool);
+
 thread_local! {
     static DEFAULTS: Config = {
         let text = "[source]\nuri = \"mongodb://h/?replicaSet=r\"\nwatch = [\"*\"]\n[outputs.one]\nplugin = \"stdout\"\n";
         let mut file = File::parse(text, "config.toml", &|_| None, SystemTime::UNIX_EPOCH).expect("a config");
         file.outputs.remove(0)
     };
-    static EVENTS: RefCell<HashMap<(u32, Option<i32>, bool, bool), Arc<Event>>> = RefCell::default();
+    static EVENTS: RefCell<HashMap<Wanted, Arc<Event>>> = RefCell::default();
 }
 
 /// An output with everything at its default.

@@ -22,6 +22,8 @@ fn pool(script: Script, streams_max: u32) -> (Arc<CatchUps>, Arc<Script>) {
     (CatchUps::of(Feeds::Scripted(Arc::clone(&script)), streams_max, CatchUpMetrics::default()), script)
 }
 
+type LaneTask = JoinHandle<Result<(), SourceError>>;
+
 /// A lane: what it wants, how long it takes over a piece, and what it has got.
 struct Lane {
     catch_ups: Arc<CatchUps>,
@@ -62,14 +64,14 @@ impl Lane {
         Ok(())
     }
 
-    fn spawn(self, end: usize) -> (JoinHandle<Result<(), SourceError>>, Arc<Mutex<Vec<usize>>>) {
+    fn spawn(self, end: usize) -> (LaneTask, Arc<Mutex<Vec<usize>>>) {
         let got = Arc::clone(&self.got);
         (tokio::spawn(self.run(end)), got)
     }
 }
 
 /// Waits for a lane; panics when it never ends.
-async fn ended(lane: JoinHandle<Result<(), SourceError>>) -> Result<(), SourceError> {
+async fn ended(lane: LaneTask) -> Result<(), SourceError> {
     tokio::time::timeout(NEVER, lane).await.expect("a lane that ends").expect("a lane")
 }
 

@@ -346,10 +346,12 @@ async fn lanes_of_a_stream_that_fails_go_on_where_they_are() {
 async fn nobody_joins_a_stream_that_is_about_to_be_given_back() {
     let (catch_ups, script) = pool(Script::new(5000), 1);
     let _busy = Lane::new(&catch_ups, 0, None).spawn(5000);
+    tokio::task::yield_now().await;
     let _waits = catch_ups.request(behind(4000), None);
     tokio::time::sleep(SLICE * 3 / 4).await;
     let head = script.replies.load(Ordering::SeqCst) * 5;
     let _late = catch_ups.request(behind(head + 10), None);
+    assert_eq!(script.opened()[0].0, behind(0), "the stream that is read is the one that it could join");
     assert_eq!(catch_ups.metrics.waiting.get(), 2, "it keeps its place in the queue");
 }
 

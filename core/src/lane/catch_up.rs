@@ -11,8 +11,8 @@
 //! * No lane delays another: one that keeps the others of its stream waiting for longer than [`PATIENCE`] altogether is let go,
 //!   and asks again later. An error of a shared stream is nobody's own: each of its lanes goes on alone.
 //!
-//! Memory is bounded. A stream holds at most one reply read ahead and the events of one more that are being handed out; the
-//! server keeps a reply under 16 MiB, and it is asked for [`REPLY_EVENTS`] at most. A lane has at most [`QUEUE`] pieces waiting for it
+//! Memory is bounded. A stream holds at most two replies as the server sent them, one of them being decoded, and the events of one
+//! that are being handed out; the server keeps a reply to about 16 MiB, and it is asked for [`REPLY_EVENTS`] at most. A lane has at most [`QUEUE`] pieces waiting for it
 //! and one in its hands, each of at most [`PIECE_BYTES`], or of one event that is larger; lanes that share a stream share the
 //! events too. A lane that waits for its turn holds nothing.
 

@@ -22,6 +22,8 @@ fn pool(script: Script, streams_max: u32) -> (Arc<CatchUps>, Arc<Script>) {
     (CatchUps::of(Feeds::Scripted(Arc::clone(&script)), streams_max, CatchUpMetrics::default()), script)
 }
 
+type LaneTask = JoinHandle<Result<(), SourceError>>;
+
 /// A lane: what it wants, how long it takes over a piece, and what it has got.
 struct Lane {
     catch_ups: Arc<CatchUps>,
@@ -62,14 +64,14 @@ impl Lane {
         Ok(())
     }
 
-    fn spawn(self, end: usize) -> (JoinHandle<Result<(), SourceError>>, Arc<Mutex<Vec<usize>>>) {
+    fn spawn(self, end: usize) -> (LaneTask, Arc<Mutex<Vec<usize>>>) {
         let got = Arc::clone(&self.got);
         (tokio::spawn(self.run(end)), got)
     }
 }
 
 /// Waits for a lane; panics when it never ends.
-async fn ended(lane: JoinHandle<Result<(), SourceError>>) -> Result<(), SourceError> {
+async fn ended(lane: LaneTask) -> Result<(), SourceError> {
     tokio::time::timeout(NEVER, lane).await.expect("a lane that ends").expect("a lane")
 }
 
@@ -321,6 +323,54 @@ async fn an_error_of_the_one_who_left_is_not_that_of_who_is_left() {
     drop(old);
     ended(young).await.expect("it has lost nothing");
     assert_eq!(*got.lock().expect("got"), expected(None, 25, 300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn lanes_of_a_stream_that_fails_go_on_where_they_are() {
+    let script = Script::new(300);
+    *script.fails_behind.lock().expect("fails") = Some(100);
+    let (catch_ups, script) = pool(script, 1);
+    // The second one joins when the first one has its stream.
+    let first = Lane::new(&catch_ups, 10, None).spawn(300);
+    tokio::task::yield_now().await;
+    let second = Lane::new(&catch_ups, 20, None).spawn(300);
+    for ((lane, got), from) in [(first, 10), (second, 20)] {
+        ended(lane).await.expect("an error of a shared stream is nobody's own");
+        assert_eq!(*got.lock().expect("got"), expected(None, from, 300));
+    }
+    let places: Vec<_> = script.opened().into_iter().map(|(place, _)| place).collect();
+    assert_eq!(places, [behind(10), behind(100), behind(100)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_joins_a_stream_that_is_about_to_be_given_back() {
+    let (catch_ups, script) = pool(Script::new(5000), 1);
+    let _busy = Lane::new(&catch_ups, 0, None).spawn(5000);
+    tokio::task::yield_now().await;
+    let _waits = catch_ups.request(behind(4000), None);
+    tokio::time::sleep(SLICE * 3 / 4).await;
+    let head = script.replies.load(Ordering::SeqCst) * 5;
+    let _late = catch_ups.request(behind(head + 10), None);
+    assert_eq!(script.opened()[0].0, behind(0), "the stream that is read is the one that it could join");
+    assert_eq!(catch_ups.metrics.waiting.get(), 2, "it keeps its place in the queue");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_is_slow_for_a_moment_is_kept() {
+    let (catch_ups, script) = pool(Script::new(300), 1);
+    let busy = catch_ups.request(behind(9000), None);
+    let mut slow = catch_ups.request(behind(0), None);
+    let (fast, _) = Lane::new(&catch_ups, 0, None).spawn(300);
+    tokio::task::yield_now().await;
+    drop(busy);
+    // The third piece is there after 150 ms and finds no room.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut got = 0;
+    while got < 300 {
+        got += slow.next().await.expect("it was not let go").expect("no error").events.len();
+    }
+    ended(fast).await.expect("no error");
+    assert_eq!((script.opened().len(), catch_ups.metrics.detached.get()), (2, 0));
 }
 
 /// A lane as it is in the daemon, with its intake; it takes its time, rests, and starts again where it is.

@@ -52,6 +52,8 @@ pub(crate) struct Script {
     pub oldest: usize,
     /// The first read of a stream at this place never ends.
     pub hangs_at: Option<usize>,
+    /// One read of a stream that has come so far fails, and no other.
+    pub fails_behind: Mutex<Option<usize>>,
     /// What was opened.
     pub opened: Mutex<Vec<(Place, Option<Document>)>>,
     pub open: AtomicUsize,
@@ -68,6 +70,7 @@ impl Script {
             reply: (5, Duration::from_millis(50)),
             oldest: 0,
             hangs_at: None,
+            fails_behind: Mutex::new(None),
             opened: Mutex::default(),
             open: AtomicUsize::new(0),
             open_max: AtomicUsize::new(0),
@@ -108,6 +111,9 @@ impl ScriptedFeed {
         if done < script.oldest {
             let (what, place) = ("read the script".to_owned(), self.place.clone());
             return Err(SourceError::HistoryLost { what, place, error: "for the test".to_owned() });
+        }
+        if script.fails_behind.lock().expect("fails").take_if(|place| done >= *place).is_some() {
+            return Err(SourceError::Refused { what: "read the script".to_owned(), reason: "for the test".to_owned() });
         }
         let head = script.head.load(Ordering::SeqCst);
         let wanted = script.log[..head].iter().filter(|event| self.place.is_behind(event)).filter(|event| {

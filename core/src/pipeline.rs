@@ -38,9 +38,9 @@ use crate::source::connect::{Deployment, connect};
 use crate::source::error::SourceError;
 use crate::source::health::{Health, HealthMetrics};
 use crate::source::metrics::SourceMetrics;
-use crate::source::pump;
 use crate::source::stream::{ChangeStream, StreamOptions};
 use crate::source::token::Timestamp64;
+use crate::source::{prepare, pump};
 use crate::window::Window;
 
 /// Connections beside one per output for its checkpoint and one per catch-up stream: the shared stream, and the start.
@@ -138,7 +138,7 @@ async fn open_stream(
     store: &Store,
 ) -> Result<(ChangeStream, StreamOptions), PipelineError> {
     let filter = union(outputs.iter().map(|output| output.config.query.as_ref()));
-    let options = StreamOptions { filter, ..StreamOptions::new(deployment.client.clone(), &config.source) };
+    let options = StreamOptions { filter, ..prepare(deployment.client.clone(), &config.source).await? };
     for ((output, plugin), first) in outputs.iter().zip(plugins).zip(places.iter_mut()) {
         let wanted = plugin.life.wanted_history();
         if output.library.descriptor().broadcast && !wanted.is_zero() {

@@ -55,6 +55,9 @@ pub enum EventError {
     /// `_id` is no resume token.
     #[error("read change event: {0}")]
     Token(#[from] TokenError),
+    /// A fragment of a split event: the fragments have to be merged first.
+    #[error("read change event: it is a fragment of a split event")]
+    Fragment,
     /// The document is damaged.
     #[error("read change event: not valid BSON: {0}")]
     Bson(String),
@@ -108,6 +111,7 @@ impl Scan {
                 b"fullDocumentBeforeChange" => fields.full_document_before_change = span.if_document(&element),
                 b"updateDescription" => fields.update_description = span.if_document(&element),
                 b"wallTime" if element.value.kind() == kind::DATE => fields.wall_time_ms = Some(element.value.int64()),
+                b"splitEvent" => return Err(EventError::Fragment),
                 b"lsid" => lsid = true,
                 b"txnNumber" => txn = true,
                 _ => {}

@@ -252,6 +252,8 @@ mod tests {
             show_expanded_events: false,
             pipeline: Vec::new(),
             filter: None,
+            splits: false,
+            batch_size: 1000,
         }
     }
 

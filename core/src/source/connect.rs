@@ -13,6 +13,16 @@ use crate::source::token::Timestamp64;
 /// How long to look for a server when the URI does not say.
 const SERVER_SELECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How often the driver's own monitor looks at each server, and how long a connection or such a look may take, when the URI does
+/// not say. The driver clears the pool and interrupts what waits on its connections, checkpoint writes included, after both
+/// together without an answer: 10 s, where its defaults would take 20.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A pooled connection that was not used for so long is not used again when the URI does not say: what stands between here and
+/// the server may have forgotten it without a word.
+const IDLE_MAX: Duration = Duration::from_secs(120);
+
 /// A deployment that answered and can have change streams.
 pub struct Deployment {
     /// Pooled connections.
@@ -33,6 +43,9 @@ pub async fn connect(uri: &str, connections: u32) -> Result<Deployment, SourceEr
     options.app_name.get_or_insert_with(|| "tailwater".to_owned());
     options.server_selection_timeout.get_or_insert(SERVER_SELECTION_TIMEOUT);
     options.max_pool_size.get_or_insert(connections);
+    options.heartbeat_freq.get_or_insert(HEARTBEAT);
+    options.connect_timeout.get_or_insert(CONNECT_TIMEOUT);
+    options.max_idle_time.get_or_insert(IDLE_MAX);
     let hosts = options.hosts.clone();
     let set = options.repl_set_name.clone();
     let client = Client::with_options(options.clone())
@@ -43,7 +56,7 @@ pub async fn connect(uri: &str, connections: u32) -> Result<Deployment, SourceEr
         Err(error) if matches!(error.kind.as_ref(), ErrorKind::ServerSelection { .. }) => {
             return Err(SourceError::Unreachable(diagnose(&options, &hosts, set.as_deref()).await));
         }
-        Err(error) => return Err(explain(&error, "connect to MongoDB", "the start")),
+        Err(error) => return Err(explain(&error, "connect to MongoDB")),
     };
     if hello.get_str("setName").is_err() && hello.get_str("msg").ok() != Some("isdbgrid") {
         return Err(SourceError::Unreachable(not_a_replica_set(hosts.first())));

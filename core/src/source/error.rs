@@ -2,6 +2,8 @@
 
 use mongodb::error::{Error, ErrorKind};
 
+use crate::source::place::Place;
+
 /// Server error codes of a position whose history is gone: ChangeStreamHistoryLost, CappedPositionLost, ShardRemovedError.
 const HISTORY_LOST: [i32; 3] = [286, 136, 464];
 
@@ -20,13 +22,13 @@ const AUTHENTICATION: &str = "; check user, password and authSource in source.ur
 pub enum SourceError {
     /// The oplog no longer reaches back to the position. A retry does not help.
     #[error(
-        "{what}: the oplog no longer reaches back to {place}; enlarge the oplog, or begin anew with another name: {error}"
+        "{what}: the oplog no longer reaches back to the position {place}; enlarge the oplog, or begin anew with another name: {error}"
     )]
     HistoryLost {
         /// What was being done.
         what: String,
-        /// Where reading should have gone on.
-        place: String,
+        /// Where reading should have gone on; its [time](Place::time) tells how far behind the oplog's oldest entry that is.
+        place: Place,
         /// The server's own words.
         error: String,
     },
@@ -86,23 +88,28 @@ pub fn classify(error: &Error) -> Class {
     }
 }
 
-/// The error for an operator; `what` is what was being done, `place` where reading stood.
-pub fn explain(error: &Error, what: &str, place: &str) -> SourceError {
-    let what = what.to_owned();
-    let message = one_line(error);
+/// The error of a stream for an operator; `what` is what was being done, `place` where reading stood.
+pub fn explain_at(error: &Error, what: &str, place: &Place) -> SourceError {
     if classify(error) == Class::HistoryLost {
-        return SourceError::HistoryLost { what, place: place.to_owned(), error: message };
+        return SourceError::HistoryLost { what: what.to_owned(), place: place.clone(), error: one_line(error) };
     }
+    explain(error, what)
+}
+
+/// The error for an operator; `what` is what was being done.
+pub fn explain(error: &Error, what: &str) -> SourceError {
+    let (what, message) = (what.to_owned(), one_line(error));
     let advice = match code(error) {
         Some(40573) => "; change streams need a replica set: start mongod with --replSet and run rs.initiate() once",
         Some(13) => "; grant the user find and changeStream on what is watched (the role readAnyDatabase has both)",
         Some(18) => AUTHENTICATION,
         None if matches!(error.kind.as_ref(), ErrorKind::Authentication { .. }) => AUTHENTICATION,
-        Some(10334) => {
-            "; an event is larger than 16 MiB: leave out full_document or full_document_before_change, or project it \
-             smaller in source.pipeline"
+        // No retry helps: the image of an event that is in the oplog without one never comes to be.
+        Some(47) => {
+            "; \"required\" needs changeStreamPreAndPostImages on every watched collection, from before its first change on, and \
+             images that have not expired: write \"when_available\" in source.full_document and \
+             source.full_document_before_change, at least until this event is past"
         }
-        Some(47) => "; full_document = \"required\" needs changeStreamPreAndPostImages on every watched collection",
         // FailedToParse, BadValue, Location40324 (unknown stage) and their like: the pipeline is at fault.
         Some(9 | 2 | 14 | 40323 | 40324 | 40228 | 16436 | 31249 | 31253 | 31254 | 51187) => {
             "; check source.pipeline and match"
@@ -112,6 +119,18 @@ pub fn explain(error: &Error, what: &str, place: &str) -> SourceError {
     SourceError::Refused { what, reason: format!("{message}{advice}") }
 }
 
+/// A login was refused. While a server goes down or comes up it answers so too, and the driver does not tell why: for a stream that was
+/// open before it is passing trouble.
+pub fn is_refused_login(error: &Error) -> bool {
+    matches!(error.kind.as_ref(), ErrorKind::Authentication { .. }) || code(error) == Some(18)
+}
+
+/// The server does not know `$changeStreamSplitLargeEvent`, though one of its set did.
+pub fn lacks_split_stage(error: &Error) -> bool {
+    matches!(error.kind.as_ref(), ErrorKind::Command(command)
+        if command.code == 40324 && command.message.contains("$changeStreamSplitLargeEvent"))
+}
+
 /// The driver's words without its decoration, on one line.
 pub fn one_line(error: &Error) -> String {
     let text = match error.kind.as_ref() {
@@ -119,6 +138,8 @@ pub fn one_line(error: &Error) -> String {
             // "not authorized on shop to execute command { … }": the whole command, session and signature included, says
             // nothing more.
             let message = command.message.split(" to execute command {").next().unwrap_or_default();
+            // The same once more, as a document.
+            let message = message.split(", full error: {").next().unwrap_or_default();
             format!("{message} (code {}, {})", command.code, command.code_name)
         }
         kind => kind.to_string(),

@@ -13,6 +13,8 @@ use crate::admin::{Pending, Readiness};
 pub struct HealthMetrics {
     open: Gauge,
     reopened: Counter,
+    silences: Counter,
+    poison: Counter,
     last_reply: Gauge,
 }
 
@@ -23,6 +25,10 @@ impl HealthMetrics {
         registry.register("tailwater_source_open", help, self.open.clone());
         let help = "Times the change stream was opened again, or that was tried";
         registry.register("tailwater_source_reopened", help, self.reopened.clone());
+        let help = "Connections given up because the server said nothing for too long";
+        registry.register("tailwater_source_silences", help, self.silences.clone());
+        let help = "Events that cannot be delivered as they are: too large to be read, or not to be decoded";
+        registry.register("tailwater_source_poison_events", help, self.poison.clone());
         let help = "When the server last answered, in seconds since 1970; it does so ten times a second";
         registry.register("tailwater_source_last_reply_timestamp_seconds", help, self.last_reply.clone());
     }
@@ -53,10 +59,24 @@ impl Health {
         }
     }
 
-    /// The stream broke or ended, and is to be opened again.
+    /// The server said nothing for too long.
+    pub fn went_silent(&mut self) {
+        self.metrics.silences.inc();
+    }
+
+    /// An event was replaced by a stub.
+    pub fn met_poison(&mut self) {
+        self.metrics.poison.inc();
+    }
+
+    /// The stream broke or ended: it is not open.
     pub fn broke(&mut self) {
         self.metrics.open.set(0);
-        self.metrics.reopened.inc();
         self.pending.get_or_insert_with(|| self.readiness.wait_for("source"));
+    }
+
+    /// It is opened again, or that is tried.
+    pub fn reopening(&mut self) {
+        self.metrics.reopened.inc();
     }
 }

@@ -2,78 +2,40 @@
 //!
 //! Used for the shared stream and for a lane's catch-up alike. Knows nothing of the window, lanes or checkpoints.
 
+mod decode;
+mod fragments;
+mod options;
+mod reader;
+mod too_large;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use bson::{Bson, Document, RawDocument, doc};
-use futures::StreamExt;
-use mongodb::Client;
 use mongodb::error::Error;
-use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use self::decode::Decoder;
+pub use self::options::StreamOptions;
+use self::options::{Shape, Start};
+use self::reader::{Broken, Reader};
+use self::too_large::{TooLarge, is_too_large};
 use crate::backoff::Backoff;
 use crate::event::Event;
-use crate::source::config::{Config, FullDocument, FullDocumentBeforeChange};
-use crate::source::error::{Class, SourceError, classify, explain, one_line};
+use crate::source::error::{Class, SourceError, classify, explain_at, is_refused_login, lacks_split_stage, one_line};
 use crate::source::health::Health;
 use crate::source::place::Place;
-use crate::source::scope::Scope;
-use crate::source::token::Token;
-
-/// Events asked for in one reply; faster than the server's default and than 20,000 (measured, see the design).
-const BATCH_SIZE: u32 = 1000;
-
-/// How long the server holds an idle reply back: the pace of progress without events, and how long an open takes to be sure.
-const AWAIT_MAX: Duration = Duration::from_millis(100);
 
 /// Between attempts to open again.
 const REOPEN: Backoff = Backoff { min: Duration::from_millis(100), max: Duration::from_secs(10) };
 
-/// What a stream is opened with; the same for all opens of one stream.
-#[derive(Clone, Debug)]
-pub struct StreamOptions {
-    /// The deployment.
-    pub client: Client,
-    /// What is watched.
-    pub scope: Scope,
-    /// `fullDocument`, as the server names it.
-    pub full_document: Option<&'static str>,
-    /// `fullDocumentBeforeChange`, as the server names it.
-    pub full_document_before_change: Option<&'static str>,
-    /// `showExpandedEvents`.
-    pub show_expanded_events: bool,
-    /// The operator's own stages.
-    pub pipeline: Vec<Document>,
-    /// `$match` of the outputs this stream is for; `None` = all events.
-    pub filter: Option<Document>,
-}
+/// A cursor that lived for so long was a good one: what comes after it is the first failure again. One that breaks sooner is not,
+/// however many replies it gave.
+const STABLE: Duration = Duration::from_secs(10);
 
-impl StreamOptions {
-    /// As the operator configured the source; without a filter.
-    pub fn new(client: Client, source: &Config) -> StreamOptions {
-        StreamOptions {
-            client,
-            scope: Scope::new(&source.watch),
-            full_document: match source.full_document {
-                FullDocument::Off => None,
-                FullDocument::UpdateLookup => Some("updateLookup"),
-                FullDocument::WhenAvailable => Some("whenAvailable"),
-                FullDocument::Required => Some("required"),
-            },
-            full_document_before_change: match source.full_document_before_change {
-                FullDocumentBeforeChange::Off => None,
-                FullDocumentBeforeChange::WhenAvailable => Some("whenAvailable"),
-                FullDocumentBeforeChange::Required => Some("required"),
-            },
-            show_expanded_events: source.show_expanded_events,
-            pipeline: source.pipeline.clone(),
-            filter: None,
-        }
-    }
-}
+/// A cursor that ended behind a new invalidate counts as no more than so many failures: a database that is dropped again and again is
+/// followed at a few opens a second.
+const FAILURES_WITH_PROGRESS_MAX: u32 = 2;
 
 /// Events in stream order, and how far the stream has been read with them.
 #[derive(Debug)]
@@ -87,37 +49,37 @@ pub struct Batch {
 /// An open change stream.
 pub struct ChangeStream {
     options: StreamOptions,
-    /// How far it was read.
-    place: Place,
+    decoder: Decoder,
     reader: Option<Reader>,
-    /// The stream ended with this token; it goes on behind it.
-    invalidated: Option<Token>,
-    /// Opens or reads that failed since the last reply.
+    /// When the reader was opened, and where reading stood.
+    opened: Instant,
+    opened_at: Option<Place>,
+    /// Cursors in a row that could not be opened or did not live long.
     failures: u32,
+    /// Cursors in a row that were given up because the server said nothing.
+    silences: u32,
     /// How often it was opened or an open was tried.
     opens: u64,
+    too_large: TooLarge,
     /// Told of every end and every reply; only the shared stream has one.
     health: Option<Health>,
-}
-
-/// Reads one reply ahead, so that the server works while events are decoded here.
-struct Reader {
-    replies: mpsc::Receiver<Result<RawBatch, Error>>,
-    task: JoinHandle<()>,
-    /// The reply was not yet compared with the place the cursor was opened at.
-    skipping: bool,
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 impl ChangeStream {
     /// A stream that opens with the first [`ChangeStream::next`], and tries again by itself while there is passing trouble.
     pub fn new(options: StreamOptions, place: Place) -> ChangeStream {
-        ChangeStream { options, place, reader: None, invalidated: None, failures: 0, opens: 0, health: None }
+        ChangeStream {
+            options,
+            decoder: Decoder::new(place),
+            reader: None,
+            opened: Instant::now(),
+            opened_at: None,
+            failures: 0,
+            silences: 0,
+            opens: 0,
+            too_large: TooLarge::default(),
+            health: None,
+        }
     }
 
     /// Opens at `place`; open means that the server has answered a first read.
@@ -127,18 +89,40 @@ impl ChangeStream {
     /// the caller decides whether to wait.
     pub async fn open(options: StreamOptions, place: Place) -> Result<ChangeStream, SourceError> {
         let mut stream = ChangeStream::new(options, place);
-        let what = stream.what();
-        match stream.open_cursor().await {
-            Ok(reader) => stream.reader = Some(reader),
-            Err(error) => return Err(explain(&error, &what, &stream.place.to_string())),
+        loop {
+            stream.opens += 1;
+            match stream.open_cursor().await {
+                Ok(reader) => stream.reader = Some(reader),
+                // The history is there, or the server would have said that.
+                Err(Broken::Error(error)) if is_too_large(&error) => stream.too_large.step(),
+                Err(Broken::Error(error)) if stream.goes_on_without_splitting(&error) => continue,
+                Err(broken) => return Err(stream.cannot_open(&broken)),
+            }
+            return Ok(stream);
         }
-        stream.opens = 1;
-        Ok(stream)
     }
 
     /// The same stream, telling `health` how it is.
     pub fn with_health(self, health: Health) -> ChangeStream {
         ChangeStream { health: Some(health), ..self }
+    }
+
+    /// What is not behind `place` is dropped. For a stream that takes over from another one (with another filter, opened at the
+    /// same place or an earlier one), before its first [`ChangeStream::next`]: so nothing is lost and nothing repeated.
+    pub fn continue_from(&mut self, place: Place) {
+        self.decoder.continue_from(place);
+    }
+
+    /// Begins anew at `place` with the next [`ChangeStream::next`], as after [`SourceError::HistoryLost`].
+    pub fn restart_at(&mut self, place: Place) {
+        self.reader = None;
+        self.decoder = Decoder::new(place);
+        self.too_large = TooLarge::default();
+    }
+
+    /// How far the stream was read.
+    pub fn place(&self) -> &Place {
+        self.decoder.place()
     }
 
     /// The next reply. Waits as long as it takes; opens again after passing trouble, after an invalidate and after a clean end.
@@ -149,178 +133,193 @@ impl ChangeStream {
     pub async fn next(&mut self) -> Result<Batch, SourceError> {
         loop {
             let Some(reader) = &mut self.reader else {
-                self.reopen().await?;
-                continue;
-            };
-            match reader.replies.recv().await {
-                Some(Ok(reply)) => {
-                    let batch = self.decode(&reply)?;
-                    self.failures = 0;
-                    if let Some(health) = &mut self.health {
-                        health.replied();
-                    }
+                if let Some(batch) = self.reopen().await? {
                     return Ok(batch);
                 }
-                Some(Err(error)) => {
-                    if classify(&error) != Class::Passing {
-                        return Err(explain(&error, "read change stream", &self.place.to_string()));
+                continue;
+            };
+            match reader.next().await {
+                Some(Ok(reply)) => {
+                    let events = self.decoder.decode(reply.as_raw_document())?;
+                    self.replied(&events);
+                    return Ok(Batch { events, reached: self.decoder.place().clone() });
+                }
+                Some(Err(Broken::Error(error))) if is_too_large(&error) => {
+                    if let Some(batch) = self.pass_too_large(&error).await? {
+                        return Ok(batch);
                     }
-                    warn!(place = %self.place, "change stream broke, opening it again: {}", one_line(&error));
-                    self.reader = None;
-                    self.failures += 1;
+                }
+                Some(Err(Broken::Error(error))) if !passes(&error) => {
+                    return Err(explain_at(&error, "read change stream", self.place()));
+                }
+                Some(Err(Broken::Error(error))) => {
+                    self.ended();
+                    warn!(place = %self.place(), "change stream broke, opening it again: {}", one_line(&error));
+                }
+                Some(Err(Broken::Silent(after))) => {
+                    self.went_silent();
+                    self.ended();
+                    warn!(place = %self.place(), "change stream broke, opening it again: the server said nothing for {after:?}");
                 }
                 None => {
-                    info!(place = %self.place, invalidated = self.invalidated.is_some(), "change stream ended, opening it again");
-                    self.reader = None;
-                    self.failures += 1;
+                    let invalidated = self.decoder.invalidated().is_some();
+                    if invalidated && self.opened_at.as_ref() != Some(self.place()) {
+                        self.failures = self.failures.min(FAILURES_WITH_PROGRESS_MAX);
+                    }
+                    self.ended();
+                    info!(place = %self.place(), invalidated, "change stream ended, opening it again");
                 }
             }
         }
     }
 
-    /// One attempt to open again, after a wait that grows with the failures before it.
-    async fn reopen(&mut self) -> Result<(), SourceError> {
+    fn replied(&mut self, events: &[Arc<Event>]) {
+        self.silences = 0;
+        if let Some(health) = &mut self.health {
+            health.replied();
+            for _ in events.iter().filter(|event| event.poison().is_some()) {
+                health.met_poison();
+            }
+        }
+        for event in events.iter().filter(|event| event.poison().is_some()) {
+            warn!(id = %event.id(), "an event cannot be delivered as it is: {}", event.poison().unwrap_or_default());
+        }
+        if self.too_large.is_enough(self.decoder.documents(), events.len(), self.options.batch_size) {
+            debug!(place = %self.place(), "no event is too large any more, reading whole replies again");
+            self.too_large.stop_stepping();
+            self.ended();
+        }
+    }
+
+    /// The cursor is of no more use.
+    fn ended(&mut self) {
+        self.reader = None;
+        if let Some(health) = &mut self.health {
+            health.broke();
+        }
+        if self.opened.elapsed() >= STABLE {
+            self.failures = 0;
+        }
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    fn went_silent(&mut self) {
+        self.silences = self.silences.saturating_add(1);
+        if let Some(health) = &mut self.health {
+            health.went_silent();
+        }
+    }
+
+    /// One attempt to open again, after a wait that grows with the failures before it. A batch when it met an event that is too
+    /// large.
+    async fn reopen(&mut self) -> Result<Option<Batch>, SourceError> {
         if self.opens > 0 {
             if let Some(health) = &mut self.health {
-                health.broke();
+                health.reopening();
             }
             tokio::time::sleep(REOPEN.delay(self.failures.max(1), rand::random())).await;
         }
         self.opens += 1;
         match self.open_cursor().await {
             Ok(reader) => {
-                debug!(place = %self.place, "change stream is open again");
+                debug!(place = %self.place(), "change stream is open again");
                 self.reader = Some(reader);
-                Ok(())
+                return Ok(None);
             }
-            Err(error) if classify(&error) == Class::Passing => {
-                warn!(place = %self.place, "cannot open the change stream again yet: {}", one_line(&error));
+            Err(Broken::Error(error)) if is_too_large(&error) => return self.pass_too_large(&error).await,
+            Err(Broken::Error(error)) if self.goes_on_without_splitting(&error) => {}
+            Err(Broken::Error(error)) if passes(&error) => {
+                warn!(place = %self.place(), "cannot open the change stream again yet: {}", one_line(&error));
                 // By time from now on, where it was not already: a token the server does not take never will be taken.
-                self.invalidated = None;
-                self.failures = self.failures.saturating_add(1);
-                Ok(())
+                self.decoder.forget_invalidate();
             }
-            Err(error) => Err(explain(&error, &self.what(), &self.place.to_string())),
+            Err(Broken::Silent(after)) => {
+                warn!(place = %self.place(), "cannot open the change stream again yet: the server said nothing for {after:?}");
+                self.went_silent();
+            }
+            Err(broken) => return Err(self.cannot_open(&broken)),
+        }
+        self.failures = self.failures.saturating_add(1);
+        Ok(None)
+    }
+
+    /// After a failover to an older member. Once only: from then on the stage is not asked for.
+    fn goes_on_without_splitting(&mut self, error: &Error) -> bool {
+        let lacks_it = self.options.splits && lacks_split_stage(error);
+        if lacks_it {
+            warn!("this server does not split large events as the one before did, going on without");
+            self.options.splits = false;
+        }
+        lacks_it
+    }
+
+    async fn open_cursor(&mut self) -> Result<Reader, Broken> {
+        self.decoder.begin_cursor();
+        let batch_size = self.too_large.batch_size(self.options.batch_size);
+        let left_out = self.too_large.left_out(self.decoder.place());
+        let pipeline = self.options.pipeline(&start(&self.decoder), Shape::Whole, left_out);
+        let opening = Reader::open(&self.options, pipeline, batch_size, self.silences);
+        let reader = opening.await?;
+        (self.opened, self.opened_at) = (Instant::now(), Some(self.place().clone()));
+        Ok(reader)
+    }
+
+    /// An event is too large for the server to send. First it is approached in steps of one event; when the error comes then, the
+    /// event is the next one, and a stub takes its place.
+    async fn pass_too_large(&mut self, error: &Error) -> Result<Option<Batch>, SourceError> {
+        if !self.too_large.is_stepping() {
+            info!(place = %self.place(), "an event is too large to be read, looking for it: {}", one_line(error));
+            self.reader = None;
+            // Not a failure: it was open, and is opened in another way.
+            self.too_large.step();
+            return Ok(None);
+        }
+        self.too_large.stop_stepping();
+        let left_out = self.too_large.left_out(self.decoder.place()).to_vec();
+        let found = too_large::find(&self.options, &start(&self.decoder), &left_out, self.decoder.seen(), error).await;
+        self.ended();
+        match found {
+            Ok(Some(event)) => {
+                self.too_large.leave_out(event.token().clone())?;
+                let event = self.decoder.pass(event).map(Arc::new);
+                if event.is_some() {
+                    // Reading has come further: no failure.
+                    self.failures = 0;
+                }
+                let events: Vec<_> = event.into_iter().collect();
+                self.replied(&events);
+                Ok(Some(Batch { events, reached: self.decoder.place().clone() }))
+            }
+            Ok(None) => Ok(None),
+            Err(Broken::Error(error)) if !passes(&error) => Err(self.cannot_open(&Broken::Error(error))),
+            Err(Broken::Error(error)) => {
+                warn!(place = %self.place(), "change stream broke, opening it again: {}", one_line(&error));
+                Ok(None)
+            }
+            Err(Broken::Silent(_)) => {
+                self.went_silent();
+                Ok(None)
+            }
         }
     }
 
-    async fn open_cursor(&self) -> Result<Reader, Error> {
-        let database = self.options.client.database(self.options.scope.database.as_deref().unwrap_or("admin"));
-        let pipeline = self.pipeline();
-        debug!(?pipeline, "open change stream");
-        let mut cursor = database.aggregate(pipeline).batch_size(BATCH_SIZE).max_await_time(AWAIT_MAX).batch().await?;
-        // The reply to the open itself, then the first read: only that one shows that the history is there.
-        let mut first = Vec::with_capacity(2);
-        for _ in 0..2 {
-            match cursor.next().await {
-                Some(reply) => first.push(reply?),
-                None => break,
-            }
-        }
-        let (sender, replies) = mpsc::channel(1);
-        let task = tokio::spawn(read_ahead(cursor, first, sender));
-        Ok(Reader { replies, task, skipping: true })
-    }
-
-    fn pipeline(&self) -> Vec<Document> {
-        let options = &self.options;
-        let mut stage = Document::new();
-        match &self.invalidated {
-            Some(token) => match Document::try_from(token.document()) {
-                Ok(token) => stage.insert("startAfter", token),
-                Err(_) => stage.insert("startAtOperationTime", Bson::Timestamp(self.place.time().into())),
-            },
-            None => stage.insert("startAtOperationTime", Bson::Timestamp(self.place.time().into())),
-        };
-        if let Some(mode) = options.full_document {
-            stage.insert("fullDocument", mode);
-        }
-        if let Some(mode) = options.full_document_before_change {
-            stage.insert("fullDocumentBeforeChange", mode);
-        }
-        if options.show_expanded_events {
-            stage.insert("showExpandedEvents", true);
-        }
-        if options.scope.database.is_none() {
-            stage.insert("allChangesForCluster", true);
-        }
-        let mut pipeline = vec![doc! { "$changeStream": stage }];
-        pipeline.extend(options.scope.filter.iter().map(|filter| doc! { "$match": filter.clone() }));
-        pipeline.extend(options.pipeline.iter().cloned());
-        // Without the invalidate event the stream would end without a word.
-        pipeline.extend(options.filter.iter().map(|filter| {
-            doc! { "$match": { "$or": [ { "operationType": "invalidate" }, filter.clone() ] } }
-        }));
-        pipeline
-    }
-
-    fn decode(&mut self, reply: &RawBatch) -> Result<Batch, SourceError> {
-        let undecodable = |place: &Place, reason: String| SourceError::Undecodable { place: place.to_string(), reason };
-        let docs = reply.doc_slices().map_err(|e| undecodable(&self.place, e.to_string()))?;
-        let mut events = Vec::new();
-        let mut skipping = self.reader.as_ref().is_some_and(|reader| reader.skipping);
-        let mut last = None;
-        for element in docs {
-            let element = element.map_err(|e| undecodable(&self.place, e.to_string()))?;
-            let Some(raw) = element.as_document() else {
-                return Err(undecodable(&self.place, format!("not a document but {:?}", element.element_type())));
-            };
-            let event = Event::from_raw(raw).map_err(|e| undecodable(&self.place, e.to_string()))?;
-            let invalidate = event.operation_type() == "invalidate";
-            if invalidate {
-                // Also one that was seen before: opened by time, the stream ends here again.
-                self.invalidated = Some(event.token().clone());
-            }
-            if skipping && !self.place.is_behind(&event) {
-                continue;
-            }
-            skipping = false;
-            last = Some(event.token().clone());
-            if invalidate {
-                continue;
-            }
-            self.invalidated = None;
-            events.push(Arc::new(event));
-        }
-        if let Some(token) = last {
-            self.place = Place::After(token);
-            if let Some(reader) = &mut self.reader {
-                reader.skipping = skipping;
-            }
-        }
-        if let Some(token) = post_batch_resume_token(reply.as_raw_document()) {
-            // Also where the operator's stages hide the event itself: the stream ends behind it all the same.
-            let invalidate = token.from_invalidate().then(|| token.clone());
-            let reached = Place::After(token);
-            if reached.is_covered_since(&self.place) {
-                // Past an invalidate its token has done its work; kept, it would one day be older than the oplog.
-                self.invalidated = invalidate;
-                self.place = reached;
-            }
-        }
-        Ok(Batch { events, reached: self.place.clone() })
-    }
-
-    fn what(&self) -> String {
-        format!("open change stream on {}", self.options.scope.describe())
-    }
-}
-
-async fn read_ahead(mut cursor: RawBatchCursor, first: Vec<RawBatch>, sender: mpsc::Sender<Result<RawBatch, Error>>) {
-    for reply in first {
-        if sender.send(Ok(reply)).await.is_err() {
-            return;
-        }
-    }
-    while let Some(reply) = cursor.next().await {
-        let failed = reply.is_err();
-        if sender.send(reply).await.is_err() || failed {
-            return;
+    fn cannot_open(&self, broken: &Broken) -> SourceError {
+        let what = self.options.describe();
+        match broken {
+            Broken::Error(error) => explain_at(error, &what, self.place()),
+            Broken::Silent(after) => SourceError::Unreachable(format!(
+                "{what}: the server said nothing for {after:?}; check it and the network"
+            )),
         }
     }
 }
 
-fn post_batch_resume_token(reply: &RawDocument) -> Option<Token> {
-    let token = reply.get_document("cursor").ok()?.get_document("postBatchResumeToken").ok()?;
-    Token::from_document(token).ok()
+/// Whether a stream that was open may be tried again.
+fn passes(error: &Error) -> bool {
+    classify(error) == Class::Passing || is_refused_login(error)
+}
+
+/// Where the next cursor begins.
+fn start(decoder: &Decoder) -> Start<'_> {
+    decoder.invalidated().map_or(Start::At(decoder.place()), Start::Behind)
 }

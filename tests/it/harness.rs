@@ -8,6 +8,7 @@ pub mod mongod;
 pub mod page;
 pub mod proxy;
 pub mod replica_set;
+pub mod stream;
 
 use std::net::TcpListener;
 use std::path::PathBuf;

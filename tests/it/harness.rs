@@ -8,6 +8,7 @@ pub mod mongod;
 pub mod page;
 pub mod proxy;
 pub mod replica_set;
+pub mod stream;
 pub mod streams;
 
 use std::net::TcpListener;

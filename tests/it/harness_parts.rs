@@ -5,7 +5,7 @@ use std::time::Duration;
 use bson::{Document, doc};
 use mongodb::Client;
 
-use crate::harness::{Mongod, Proxy, ReplicaSet};
+use crate::harness::{Daemon, Mongod, Proxy, ReplicaSet, config, eventually};
 
 /// Far more than any answer takes that comes at all.
 const SILENCE: Duration = Duration::from_millis(500);
@@ -75,4 +75,17 @@ async fn a_proxy_freezes_thaws_cuts_and_refuses() {
     proxy.allow();
     ping(&fresh).await.expect("served again");
     assert!(proxy.accepted() > 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_daemon_says_nothing_and_goes_on_later() {
+    let (mongod, folder) = (Mongod::start().await, tempfile::tempdir().expect("temporary folder"));
+    let output = "[outputs.all]\nplugin = \"stdout\"\noptions = { path = \"all.jsonl\" }\n";
+    let mut daemon = Daemon::start(folder.path(), &config(&mongod, output)).await;
+    daemon.pause();
+    assert!(daemon.get("/healthz").is_none(), "nothing is answered");
+    assert!(daemon.is_running());
+    daemon.resume();
+    let healthy = || daemon.get("/healthz").is_some_and(|answer| answer.status == 200);
+    eventually("it goes on", Duration::from_secs(30), healthy).await;
 }

@@ -410,7 +410,7 @@ async fn epochs_go_on_when_the_lease_was_removed_by_hand() {
 async fn a_missing_privilege_is_said_at_the_start_and_survived_later() {
     let mongod = Mongod::start_with(&TEST_COMMANDS).await;
     let client = client(&format!("mongodb://127.0.0.1:{}/?directConnection=true", mongod.port())).await;
-    mongod.fail_commands(&["aggregate"], 13, 1).await;
+    mongod.fail_commands(&["aggregate"], 13, Some(1)).await;
     let refused = begin(&client, "first", SHORT, LeaseMetrics::default()).await.err().expect("refused").to_string();
     assert!(refused.starts_with("take lease of default in MongoDB: "), "{refused}");
     assert!(
@@ -420,7 +420,7 @@ async fn a_missing_privilege_is_said_at_the_start_and_survived_later() {
 
     let (metrics, value) = scraped();
     let lease = contend_counted(&client, "first", SHORT, metrics).await;
-    mongod.fail_commands(&["update"], 13, 2).await;
+    mongod.fail_commands(&["update"], 13, Some(2)).await;
     let failed = || value("tailwater_lease_renewal_failures_total") >= Some(2.0);
     eventually("two renewals have failed", DEADLINE, failed).await;
     tokio::time::timeout(DEADLINE, lease.guard(1).held()).await.expect("it holds");

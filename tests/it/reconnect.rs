@@ -1,12 +1,14 @@
 //! The server goes away and comes back, or kills the cursor: delivery goes on by itself, nothing is missing, in order per
 //! document.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use bson::{Document, doc};
 use futures::TryStreamExt;
+use mongodb::Client;
 
-use crate::harness::{Daemon, Lines, Mongod, config, eventually};
+use crate::harness::{Daemon, Lines, Mongod, Proxy, TEST_COMMANDS, config, config_of, eventually};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const OUTPUT: &str = "[checkpoint]\ninterval = \"50ms\"\n\
@@ -74,8 +76,16 @@ async fn a_killed_cursor_and_killed_sessions_cost_nothing() {
     insert(&mongod, 0).await;
     has(&lines, 100).await;
 
-    let cursors = daemons_cursors(&mongod).await;
-    assert!(!cursors.is_empty(), "the daemon has a cursor");
+    // A cursor that goes from one read to the next just now is not in the list.
+    let looking = async {
+        loop {
+            let cursors = daemons_cursors(&mongod).await;
+            if !cursors.is_empty() {
+                break cursors;
+            }
+        }
+    };
+    let cursors = tokio::time::timeout(DEADLINE, looking).await.expect("the daemon has a cursor");
     let before = reopened(&daemon);
     let kill = doc! { "killCursors": "$cmd.aggregate", "cursors": cursors.clone() };
     let killed = mongod.client().database("shop").run_command(kill).await.expect("killCursors");
@@ -90,5 +100,39 @@ async fn a_killed_cursor_and_killed_sessions_cost_nothing() {
     has(&lines, 300).await;
     eventually("the stream was opened again", DEADLINE, || reopened(&daemon) > before).await;
     assert_eq!(lines.events().len(), 300, "opening again in the same process repeats nothing");
+    assert!(daemon.terminate_and_wait(DEADLINE).await.success());
+}
+
+/// A server that goes down or comes up refuses logins, and the driver does not tell why: a stream that was open tries on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_is_refused_in_passing_costs_nothing() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let key = folder.path().join("key");
+    std::fs::write(&key, "c2VjcmV0LXRoYXQtbWVtYmVycy1zaGFyZQ==").expect("write the key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("only for us");
+    let auth = ["--auth", "--keyFile", key.to_str().expect("a path")];
+    let mongod = Mongod::start_with(&[&TEST_COMMANDS[..], &auth].concat()).await;
+    // The first user may be made without a login, from this machine.
+    let root = doc! { "createUser": "root", "pwd": "secret", "roles": ["root"] };
+    mongod.client().database("admin").run_command(root).await.expect("create root");
+    let proxy = Proxy::start(mongod.port()).await;
+    let login = |port: u16| format!("mongodb://root:secret@127.0.0.1:{port}/?directConnection=true");
+    let root = Client::with_uri_str(login(mongod.port())).await.expect("client");
+    let config = config_of(&login(proxy.port()), "watch = [\"shop.*\"]", OUTPUT);
+    let mut daemon = Daemon::start(folder.path(), &config).await;
+    let orders = root.database("shop").collection::<Document>("orders");
+
+    // ShutdownInProgress.
+    let refuse = doc! { "failCommands": ["saslStart", "saslContinue"], "errorCode": 91, "appName": "tailwater" };
+    let refuse = doc! { "configureFailPoint": "failCommand", "mode": "alwaysOn", "data": refuse };
+    root.database("admin").run_command(refuse).await.expect("configureFailPoint");
+    proxy.cut();
+    eventually("it has tried", DEADLINE, || daemon.has_logged(&["cannot open the change stream again yet"])).await;
+    orders.insert_many((0..100).map(|id| doc! { "_id": id })).await.expect("insert");
+    assert!(daemon.is_running());
+    let heal = doc! { "configureFailPoint": "failCommand", "mode": "off" };
+    root.database("admin").run_command(heal).await.expect("configureFailPoint");
+    has(&Lines::new(folder.path().join("all.jsonl")), 100).await;
+    assert!(daemon.has_logged(&["cannot open the change stream again yet", "SCRAM failure"]), "it was the login");
     assert!(daemon.terminate_and_wait(DEADLINE).await.success());
 }

@@ -128,3 +128,20 @@ async fn a_user_without_the_privileges_or_the_password() {
     let daemon = Daemon::start(folder.path(), &text).await;
     assert!(daemon.terminate_and_wait(END_MAX).await.success());
 }
+
+/// What is required and missing never comes to be: no retry helps, so the daemon says what to do and ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_required_image_that_is_missing() {
+    for (key, image) in [("full_document", "post-image"), ("full_document_before_change", "pre-image")] {
+        let (mongod, folder) = (Mongod::start().await, tempfile::tempdir().expect("temporary folder"));
+        let orders = mongod.client().database("shop").collection::<Document>("orders");
+        orders.insert_one(doc! { "_id": 1 }).await.expect("insert");
+        let source = format!("{SHOP}\n{key} = \"required\"");
+        let mut daemon = Daemon::start(folder.path(), &config_of(&mongod.uri(), &source, OUTPUT)).await;
+        orders.update_one(doc! { "_id": 1 }, doc! { "$inc": { "n": 1 } }).await.expect("update");
+        assert_eq!(daemon.wait_until_ended(END_MAX).await.code(), Some(1));
+        let words = [" ERROR ", image, "ns: {db: \"shop\", coll: \"orders\"}", "write \"when_available\""];
+        let said = || daemon.has_logged(&words);
+        eventually("one line that says what to do", END_MAX, said).await;
+    }
+}

@@ -67,8 +67,9 @@ fn is_own_name(host: &str) -> bool {
     if host.parse::<std::net::SocketAddr>().is_ok() || host.parse::<IpAddr>().is_ok() {
         return true;
     }
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    name == "localhost" || name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let name = host.split_once(':').map_or(host, |(name, _)| name);
+    name == "localhost" || bare.is_some_and(|bare| bare.parse::<IpAddr>().is_ok())
 }
 
 async fn ask(state: AdminState, command: Command) -> Response {

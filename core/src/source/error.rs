@@ -119,6 +119,12 @@ pub fn explain(error: &Error, what: &str) -> SourceError {
     SourceError::Refused { what, reason: format!("{message}{advice}") }
 }
 
+/// A login was refused. While a server goes down or comes up it answers so too, and the driver does not tell why: for a stream that was
+/// open before it is passing trouble.
+pub fn is_refused_login(error: &Error) -> bool {
+    matches!(error.kind.as_ref(), ErrorKind::Authentication { .. }) || code(error) == Some(18)
+}
+
 /// The server does not know `$changeStreamSplitLargeEvent`, though one of its set did.
 pub fn lacks_split_stage(error: &Error) -> bool {
     matches!(error.kind.as_ref(), ErrorKind::Command(command)

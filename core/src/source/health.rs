@@ -69,10 +69,14 @@ impl Health {
         self.metrics.poison.inc();
     }
 
-    /// The stream broke or ended, and is to be opened again.
+    /// The stream broke or ended: it is not open.
     pub fn broke(&mut self) {
         self.metrics.open.set(0);
-        self.metrics.reopened.inc();
         self.pending.get_or_insert_with(|| self.readiness.wait_for("source"));
+    }
+
+    /// It is opened again, or that is tried.
+    pub fn reopening(&mut self) {
+        self.metrics.reopened.inc();
     }
 }

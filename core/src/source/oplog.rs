@@ -17,6 +17,13 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Attempts to open a stream before the oplog has moved on, each with a larger margin.
 const ATTEMPTS_MAX: u32 = 12;
 
+/// What stands in the first entry of an oplog that has never been full.
+const FIRST_ENTRY: &str = "initiating set";
+
+/// So much of the oldest is left out, and no more than a sixteenth of the window: an oplog that moves on would take it away before
+/// it is read.
+const HEADROOM_SECONDS: u64 = 10;
+
 /// A place found by trying is proved for this much more, and a sixteenth of the age: until it is used the oplog moves on.
 const MARGIN_SECONDS: u32 = 10;
 
@@ -50,28 +57,41 @@ pub enum OplogError {
 /// # Errors
 /// See [`OplogError`].
 pub async fn oplog_window(client: &Client) -> Result<OplogWindow, OplogError> {
-    let (oldest, newest) =
-        tokio::time::timeout(ANSWER_MAX, async { Ok((end(client, 1).await?, end(client, -1).await?)) })
-            .await
-            .map_err(|_| OplogError::Failed(format!("no answer within {ANSWER_MAX:?}")))??;
-    Ok(OplogWindow { oldest, newest })
+    read_ends(client).await.map(|(window, _)| window)
+}
+
+/// The window, and whether the oplog has never been full.
+async fn read_ends(client: &Client) -> Result<(OplogWindow, bool), OplogError> {
+    let both = async { Ok((end(client, 1).await?, end(client, -1).await?)) };
+    let (oldest, newest) = tokio::time::timeout(ANSWER_MAX, both)
+        .await
+        .map_err(|_| OplogError::Failed(format!("no answer within {ANSWER_MAX:?}")))??;
+    let time = |entry: &Document| entry.get_timestamp("ts").map(Timestamp64::from).map_err(|_| OplogError::Absent);
+    let message = oldest.get_document("o").and_then(|entry| entry.get_str("msg"));
+    let is_whole = message.is_ok_and(|message| message == FIRST_ENTRY);
+    Ok((OplogWindow { oldest: time(&oldest)?, newest: time(&newest)? }, is_whole))
 }
 
 /// The entry at one end; 1 is the beginning.
-async fn end(client: &Client, direction: i32) -> Result<Timestamp64, OplogError> {
+async fn end(client: &Client, direction: i32) -> Result<Document, OplogError> {
     let oplog = client.database("local").collection::<Document>("oplog.rs");
-    let entry =
-        oplog.find_one(doc! {}).sort(doc! { "$natural": direction }).projection(doc! { "_id": 0, "ts": 1 }).await;
-    let entry = entry.map_err(|error| match code(&error) {
-        Some(13) => OplogError::NotPermitted,
-        _ => OplogError::Failed(one_line(&error)),
-    })?;
-    let time: Timestamp = entry.and_then(|entry| entry.get_timestamp("ts").ok()).ok_or(OplogError::Absent)?;
-    Ok(time.into())
+    let fields = doc! { "_id": 0, "ts": 1, "o.msg": 1 };
+    for attempt in 1.. {
+        let entry = oplog.find_one(doc! {}).sort(doc! { "$natural": direction }).projection(fields.clone()).await;
+        match entry {
+            Ok(entry) => return entry.ok_or(OplogError::Absent),
+            // The first entry was cut off while it was read.
+            Err(error) if code(&error) == Some(136) && attempt < ATTEMPTS_MAX => {}
+            Err(error) if code(&error) == Some(13) => return Err(OplogError::NotPermitted),
+            Err(error) => return Err(OplogError::Failed(one_line(&error))),
+        }
+    }
+    Err(OplogError::Absent)
 }
 
-/// The oldest place at which a stream can be opened now, or near it: the oplog moves on while it is looked for, and until the
-/// place is used. Streams opened for proof have no filter, because only a first event answers at once.
+/// The oldest place at which a stream can be opened, with some headroom where the oplog is full: it moves on while the place is looked
+/// for and until it is used. Where it moves on faster still, opening there is history lost once more, and asking again finds another
+/// place. Streams opened for proof have no filter, because only a first event answers at once.
 ///
 /// # Errors
 /// When no place is found, and what no other place mends.
@@ -83,15 +103,17 @@ pub async fn oldest_available(options: &StreamOptions) -> Result<Place, SourceEr
     let options =
         StreamOptions { filter, pipeline, full_document, full_document_before_change, batch_size, ..options.clone() };
     for attempt in 0..ATTEMPTS_MAX {
-        let window = match oplog_window(&options.client).await {
-            Ok(window) => window,
+        let (window, is_whole) = match read_ends(&options.client).await {
+            Ok(found) => found,
             Err(error) => {
                 debug!("finding the oldest place by opening streams: {error}");
                 return by_trying(&options).await;
             }
         };
-        // The first entry itself at first, then further and further from it, but never past the end.
-        let ahead = if attempt == 0 { 0 } else { 1u64 << (attempt - 1) };
+        let seconds = u64::from(window.newest.seconds().saturating_sub(window.oldest.seconds()));
+        let headroom = if is_whole { 0 } else { HEADROOM_SECONDS.min(seconds / 16) };
+        // Then further and further ahead of where the oplog begins, but never past its end.
+        let ahead = headroom + if attempt == 0 { 0 } else { 1u64 << (attempt - 1) };
         let place = Place::From(Timestamp64((window.oldest.0 + (ahead << 32)).min(window.newest.0)));
         if opens(&options, &place).await? {
             return Ok(place);

@@ -22,16 +22,20 @@ use self::reader::{Broken, Reader};
 use self::too_large::{TooLarge, is_too_large};
 use crate::backoff::Backoff;
 use crate::event::Event;
-use crate::source::error::{Class, SourceError, classify, explain_at, lacks_split_stage, one_line};
+use crate::source::error::{Class, SourceError, classify, explain_at, is_refused_login, lacks_split_stage, one_line};
 use crate::source::health::Health;
 use crate::source::place::Place;
 
 /// Between attempts to open again.
 const REOPEN: Backoff = Backoff { min: Duration::from_millis(100), max: Duration::from_secs(10) };
 
-/// A cursor that lived for so long was a good one: what comes after it is the first failure again. One that ends sooner is not,
-/// however many replies it gave, and neither is one that ended without an error.
+/// A cursor that lived for so long was a good one: what comes after it is the first failure again. One that breaks sooner is not,
+/// however many replies it gave.
 const STABLE: Duration = Duration::from_secs(10);
+
+/// A cursor that ended behind a new invalidate counts as no more than so many failures: a database that is dropped again and again is
+/// followed at a few opens a second.
+const FAILURES_WITH_PROGRESS_MAX: u32 = 2;
 
 /// Events in stream order, and how far the stream has been read with them.
 #[derive(Debug)]
@@ -47,8 +51,9 @@ pub struct ChangeStream {
     options: StreamOptions,
     decoder: Decoder,
     reader: Option<Reader>,
-    /// When the reader was opened.
+    /// When the reader was opened, and where reading stood.
     opened: Instant,
+    opened_at: Option<Place>,
     /// Cursors in a row that could not be opened or did not live long.
     failures: u32,
     /// Cursors in a row that were given up because the server said nothing.
@@ -68,6 +73,7 @@ impl ChangeStream {
             decoder: Decoder::new(place),
             reader: None,
             opened: Instant::now(),
+            opened_at: None,
             failures: 0,
             silences: 0,
             opens: 0,
@@ -83,14 +89,17 @@ impl ChangeStream {
     /// the caller decides whether to wait.
     pub async fn open(options: StreamOptions, place: Place) -> Result<ChangeStream, SourceError> {
         let mut stream = ChangeStream::new(options, place);
-        stream.opens = 1;
-        match stream.open_cursor().await {
-            Ok(reader) => stream.reader = Some(reader),
-            // The history is there, or the server would have said that.
-            Err(Broken::Error(error)) if is_too_large(&error) => stream.too_large.step(),
-            Err(broken) => return Err(stream.cannot_open(&broken)),
+        loop {
+            stream.opens += 1;
+            match stream.open_cursor().await {
+                Ok(reader) => stream.reader = Some(reader),
+                // The history is there, or the server would have said that.
+                Err(Broken::Error(error)) if is_too_large(&error) => stream.too_large.step(),
+                Err(Broken::Error(error)) if stream.goes_on_without_splitting(&error) => continue,
+                Err(broken) => return Err(stream.cannot_open(&broken)),
+            }
+            return Ok(stream);
         }
-        Ok(stream)
     }
 
     /// The same stream, telling `health` how it is.
@@ -155,22 +164,25 @@ impl ChangeStream {
                         return Ok(batch);
                     }
                 }
-                Some(Err(Broken::Error(error))) if classify(&error) != Class::Passing => {
+                Some(Err(Broken::Error(error))) if !passes(&error) => {
                     return Err(explain_at(&error, "read change stream", self.place()));
                 }
                 Some(Err(Broken::Error(error))) => {
-                    warn!(place = %self.place(), "change stream broke, opening it again: {}", one_line(&error));
                     self.ended();
+                    warn!(place = %self.place(), "change stream broke, opening it again: {}", one_line(&error));
                 }
                 Some(Err(Broken::Silent(after))) => {
-                    warn!(place = %self.place(), "change stream broke, opening it again: the server said nothing for {after:?}");
                     self.went_silent();
                     self.ended();
+                    warn!(place = %self.place(), "change stream broke, opening it again: the server said nothing for {after:?}");
                 }
                 None => {
                     let invalidated = self.decoder.invalidated().is_some();
-                    info!(place = %self.place(), invalidated, "change stream ended, opening it again");
+                    if invalidated && self.opened_at.as_ref() != Some(self.place()) {
+                        self.failures = self.failures.min(FAILURES_WITH_PROGRESS_MAX);
+                    }
                     self.ended();
+                    info!(place = %self.place(), invalidated, "change stream ended, opening it again");
                 }
             }
         }
@@ -197,6 +209,9 @@ impl ChangeStream {
     /// The cursor is of no more use.
     fn ended(&mut self) {
         self.reader = None;
+        if let Some(health) = &mut self.health {
+            health.broke();
+        }
         if self.opened.elapsed() >= STABLE {
             self.failures = 0;
         }
@@ -215,7 +230,7 @@ impl ChangeStream {
     async fn reopen(&mut self) -> Result<Option<Batch>, SourceError> {
         if self.opens > 0 {
             if let Some(health) = &mut self.health {
-                health.broke();
+                health.reopening();
             }
             tokio::time::sleep(REOPEN.delay(self.failures.max(1), rand::random())).await;
         }
@@ -227,11 +242,8 @@ impl ChangeStream {
                 return Ok(None);
             }
             Err(Broken::Error(error)) if is_too_large(&error) => return self.pass_too_large(&error).await,
-            Err(Broken::Error(error)) if self.options.splits && lacks_split_stage(&error) => {
-                warn!("this server does not split large events as the one before did, going on without");
-                self.options.splits = false;
-            }
-            Err(Broken::Error(error)) if classify(&error) == Class::Passing => {
+            Err(Broken::Error(error)) if self.goes_on_without_splitting(&error) => {}
+            Err(Broken::Error(error)) if passes(&error) => {
                 warn!(place = %self.place(), "cannot open the change stream again yet: {}", one_line(&error));
                 // By time from now on, where it was not already: a token the server does not take never will be taken.
                 self.decoder.forget_invalidate();
@@ -246,6 +258,16 @@ impl ChangeStream {
         Ok(None)
     }
 
+    /// After a failover to an older member. Once only: from then on the stage is not asked for.
+    fn goes_on_without_splitting(&mut self, error: &Error) -> bool {
+        let lacks_it = self.options.splits && lacks_split_stage(error);
+        if lacks_it {
+            warn!("this server does not split large events as the one before did, going on without");
+            self.options.splits = false;
+        }
+        lacks_it
+    }
+
     async fn open_cursor(&mut self) -> Result<Reader, Broken> {
         self.decoder.begin_cursor();
         let batch_size = self.too_large.batch_size(self.options.batch_size);
@@ -253,7 +275,7 @@ impl ChangeStream {
         let pipeline = self.options.pipeline(&start(&self.decoder), Shape::Whole, left_out);
         let opening = Reader::open(&self.options, pipeline, batch_size, self.silences);
         let reader = opening.await?;
-        self.opened = Instant::now();
+        (self.opened, self.opened_at) = (Instant::now(), Some(self.place().clone()));
         Ok(reader)
     }
 
@@ -263,6 +285,7 @@ impl ChangeStream {
         if !self.too_large.is_stepping() {
             info!(place = %self.place(), "an event is too large to be read, looking for it: {}", one_line(error));
             self.reader = None;
+            // Not a failure: it was open, and is opened in another way.
             self.too_large.step();
             return Ok(None);
         }
@@ -283,9 +306,7 @@ impl ChangeStream {
                 Ok(Some(Batch { events, reached: self.decoder.place().clone() }))
             }
             Ok(None) => Ok(None),
-            Err(Broken::Error(error)) if classify(&error) != Class::Passing => {
-                Err(self.cannot_open(&Broken::Error(error)))
-            }
+            Err(Broken::Error(error)) if !passes(&error) => Err(self.cannot_open(&Broken::Error(error))),
             Err(Broken::Error(error)) => {
                 warn!(place = %self.place(), "change stream broke, opening it again: {}", one_line(&error));
                 Ok(None)
@@ -306,6 +327,11 @@ impl ChangeStream {
             )),
         }
     }
+}
+
+/// Whether a stream that was open may be tried again.
+fn passes(error: &Error) -> bool {
+    classify(error) == Class::Passing || is_refused_login(error)
 }
 
 /// Where the next cursor begins.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bson::doc;
+use bson::{Bson, Document, doc};
 use mongodb::Client;
 use mongodb::options::ClientOptions;
 use tempfile::TempDir;
@@ -122,12 +122,45 @@ impl Mongod {
         &self.client
     }
 
-    /// Lets the next `times` commands of these names fail with a code of the server, as its own failpoint does; needs
-    /// [`TEST_COMMANDS`] at the start. Only commands of the daemon and of the library in a test fail, the test's own do not.
-    pub async fn fail_commands(&self, names: &[&str], code: i32, times: i32) {
-        let what = doc! { "failCommands": names, "errorCode": code, "appName": "tailwater" };
-        let command = doc! { "configureFailPoint": "failCommand", "mode": { "times": times }, "data": what };
+    /// Lets commands of these names fail with a code of the server, as its own failpoint does: the next `times` of them, or all while
+    /// there is no number, until [`Mongod::heal_commands`]. Needs [`TEST_COMMANDS`] at the start. Only commands of the daemon and of
+    /// the library in a test fail, the test's own do not.
+    pub async fn fail_commands(&self, names: &[&str], code: i32, times: Option<i32>) {
+        let _ =
+            self.set_failpoint(times, doc! { "failCommands": names, "errorCode": code, "appName": "tailwater" }).await;
+    }
+
+    /// The same, but the next command is only answered after `time`, as of a server that has much to do. Waits until it is held.
+    pub async fn block_next_command(&self, name: &str, time: Duration) {
+        let time = i32::try_from(time.as_millis()).expect("a short time");
+        let what =
+            doc! { "failCommands": [name], "blockConnection": true, "blockTimeMS": time, "appName": "tailwater" };
+        let before = self.set_failpoint(Some(1), what).await;
+        let wait = doc! { "waitForFailPoint": "failCommand", "timesEntered": before + 1, "maxTimeMS": 30_000 };
+        self.client.database("admin").run_command(wait).await.expect("waitForFailPoint");
+    }
+
+    /// Ends [`Mongod::fail_commands`].
+    pub async fn heal_commands(&self) {
+        let command = doc! { "configureFailPoint": "failCommand", "mode": "off" };
         self.client.database("admin").run_command(command).await.expect("configureFailPoint");
+    }
+
+    /// How often it was entered before is given back.
+    async fn set_failpoint(&self, times: Option<i32>, what: Document) -> i64 {
+        let mode = times.map_or(Bson::from("alwaysOn"), |times| doc! { "times": times }.into());
+        let command = doc! { "configureFailPoint": "failCommand", "mode": mode, "data": what };
+        let reply = self.client.database("admin").run_command(command).await.expect("configureFailPoint");
+        let count = reply.get("count").expect("how often");
+        count.as_i64().or(count.as_i32().map(i64::from)).expect("a number")
+    }
+
+    /// How many commands of this name the server has had, by its own count.
+    pub async fn commands(&self, name: &str) -> i64 {
+        let status = self.client.database("admin").run_command(doc! { "serverStatus": 1 }).await.expect("serverStatus");
+        let commands = status.get_document("metrics").and_then(|metrics| metrics.get_document("commands"));
+        let command = commands.and_then(|commands| commands.get_document(name)).expect("a command's count");
+        command.get_i64("total").expect("a number")
     }
 
     async fn initiate(&self) {

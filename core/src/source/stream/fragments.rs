@@ -11,9 +11,21 @@ use super::options::STUB_FIELDS;
 /// Most bytes of one event put together: twice what a document with both images has, and more than any that MongoDB itself makes.
 const BYTES_MAX: usize = 64 << 20;
 
-/// The order in which the server names the fields of an event that it does not split.
-const ORDER: [&str; 8] =
-    ["operationType", "clusterTime", "wallTime", "fullDocument", "fullDocumentBeforeChange", "ns", "to", "documentKey"];
+/// The order in which the server names the fields of an event that it does not split (6.0.27), but for `_id`, which JSON leaves out.
+const ORDER: [&str; 12] = [
+    "txnNumber",
+    "lsid",
+    "operationType",
+    "clusterTime",
+    "collectionUUID",
+    "wallTime",
+    "fullDocument",
+    "ns",
+    "to",
+    "documentKey",
+    "updateDescription",
+    "fullDocumentBeforeChange",
+];
 
 /// The fragments so far of the event being read.
 pub(super) struct Fragments {
@@ -158,9 +170,8 @@ mod tests {
             let Ok(Taken::Whole(whole)) = event.take(&third) else { panic!("whole after the last") };
             let expected = doc! {
                 "_id": { "_data": "a3" }, "operationType": "update", "clusterTime": 2, "wallTime": 3,
-                "fullDocument": { "x": "x".repeat(1000) }, "fullDocumentBeforeChange": { "x": 1 },
-                "ns": { "db": "shop", "coll": "docs" }, "documentKey": { "_id": 2 },
-                "updateDescription": { "updatedFields": { "v": 1 } },
+                "fullDocument": { "x": "x".repeat(1000) }, "ns": { "db": "shop", "coll": "docs" }, "documentKey": { "_id": 2 },
+                "updateDescription": { "updatedFields": { "v": 1 } }, "fullDocumentBeforeChange": { "x": 1 },
             };
             assert_eq!(whole, raw(&expected));
         }

@@ -32,6 +32,13 @@ const ASK_AFTER: Duration = Duration::from_secs(5);
 /// are promised.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
+/// Patience doubles so many times at most, up to about ten minutes.
+const SILENCES_MAX: u32 = 6;
+
+/// The same for the open itself, in which the driver first looks for a server: its own error says more, and comes after ten seconds
+/// when the URI does not say otherwise.
+const OPEN_MAX: Duration = Duration::from_secs(15);
+
 /// Reads one reply ahead, so that the server works while events are decoded here.
 pub(super) struct Reader {
     replies: mpsc::Receiver<Result<RawBatch, Broken>>,
@@ -106,7 +113,7 @@ pub(super) async fn open(
     let comment = format!("tailwater {:016x}", rand::random::<u64>());
     let watch = Watch::new(options.client.clone(), comment.clone(), silences);
     let aggregate = database.aggregate(pipeline).batch_size(batch_size).max_await_time(AWAIT_MAX).comment(comment);
-    let cursor = watch.wait(aggregate.batch().into_future()).await?.map_err(Broken::Error)?;
+    let cursor = watch.wait_for(OPEN_MAX, aggregate.batch().into_future()).await?.map_err(Broken::Error)?;
     Ok((cursor, watch))
 }
 
@@ -146,17 +153,22 @@ pub(super) struct Watch {
     client: Client,
     /// Of the cursor's operations.
     comment: Arc<str>,
-    silence_max: Duration,
+    /// How often in a row a cursor was given up before.
+    silences: u32,
 }
 
 impl Watch {
     fn new(client: Client, comment: String, silences: u32) -> Watch {
-        Watch { client, comment: comment.into(), silence_max: SILENCE_MAX * (1 << silences.min(6)) }
+        Watch { client, comment: comment.into(), silences: silences.min(SILENCES_MAX) }
     }
 
     /// The answer, unless the server goes silent.
     pub async fn wait<T>(&self, answer: impl Future<Output = T>) -> Result<T, Broken> {
-        wait(answer, self.silence_max, || self.is_at_work()).await
+        self.wait_for(SILENCE_MAX, answer).await
+    }
+
+    async fn wait_for<T>(&self, silence_max: Duration, answer: impl Future<Output = T>) -> Result<T, Broken> {
+        wait(answer, silence_max * (1 << self.silences), || self.is_at_work()).await
     }
 
     /// Whether the server is busy with this cursor at this moment.

@@ -78,14 +78,6 @@ pub enum CheckpointError {
         /// Whose.
         output: String,
     },
-    /// Another process holds the folder.
-    #[error(
-        "checkpoint.path {path} is in use by another tailwater; stop that one, or give this one a folder of its own"
-    )]
-    InUse {
-        /// The folder.
-        path: String,
-    },
 }
 
 impl Checkpoint {

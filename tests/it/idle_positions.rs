@@ -71,23 +71,6 @@ async fn a_quiet_stream_moves_the_checkpoint_in_a_file() {
     assert!(daemon.terminate_and_wait(DEADLINE).await.success());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_folder_of_checkpoints_in_use_is_refused() {
-    let mongod = Mongod::start().await;
-    let folder = tempfile::tempdir().expect("temporary folder");
-    let text = config(&mongod, &format!("[checkpoint]\n{IN_FILES}{OUTPUT}"));
-    let first = Daemon::start(folder.path(), &text).await;
-    let mut second = Daemon::spawn(folder.path(), &text);
-    assert_eq!(second.wait_until_ended(DEADLINE).await.code(), Some(1));
-    let wanted = ["ERROR", "checkpoint.path state is in use by another tailwater", "a folder of its own"];
-    eventually("it says so", DEADLINE, || second.has_logged(&wanted)).await;
-    assert_eq!(first.get("/readyz").map(|answer| answer.status), Some(200));
-    // Freed with the process, however that ends.
-    first.kill9();
-    let third = Daemon::start(folder.path(), &text).await;
-    assert!(third.terminate_and_wait(DEADLINE).await.success());
-}
-
 /// Only the drain can write here: the intervals are longer than the test.
 async fn drain(store: &str) {
     let mongod = Mongod::start().await;

@@ -32,6 +32,7 @@ mod sse_faults;
 mod sse_restart;
 mod start_faults;
 mod starts;
+mod storm;
 mod tidy;
 mod webhook_down;
 mod webhook_signatures;

@@ -124,12 +124,17 @@ impl Daemon {
 
     /// SIGTERM, and waits until the process has ended by itself. Panics after `deadline`.
     pub async fn terminate_and_wait(mut self, deadline: Duration) -> ExitStatus {
+        self.terminate();
+        self.wait_until_ended(deadline).await
+    }
+
+    /// SIGTERM, and no wait.
+    pub fn terminate(&mut self) {
         assert!(self.is_running(), "tailwater has ended before SIGTERM");
         let id = libc::pid_t::try_from(self.process.id()).expect("a process id");
         // SAFETY: kill takes no pointer. The id is still the child's own: it had not been waited for to its end just now.
         let sent = unsafe { libc::kill(id, libc::SIGTERM) };
         assert_eq!(sent, 0, "send SIGTERM to {id}: {}", std::io::Error::last_os_error());
-        self.wait_until_ended(deadline).await
     }
 
     /// Stops it without ending it (SIGSTOP), as a machine that sleeps.

@@ -71,7 +71,7 @@ pub fn tell(lie: Lie, plan: &Plan, changes: &[Change], record: &Record) -> Optio
         Lie::Both => {
             arrivals[middle].at?;
             let other = arrivals.iter().map(|arrival| arrival.run).max()? + 1;
-            let stretch = arrivals.iter_mut().skip(middle).take(12 * plan.handed_out_max + 12).step_by(2);
+            let stretch = arrivals.iter_mut().skip(middle).take(12 * plan.handed_out_max + 100).step_by(2);
             stretch.for_each(|arrival| arrival.run = other);
         }
     }

@@ -1,6 +1,7 @@
 //! Which run of which instance delivered an output when: reigns that follow one another, with as many late requests of the one before
 //! as it may have handed out; and how long each takeover took. Pure.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::fleet::{End, Run};
@@ -16,20 +17,25 @@ pub struct Reigns {
 }
 
 impl Reigns {
-    /// The reading with the fewest strays, where each change of reign counts as much as some of them. Two runs that deliver at the
-    /// same time show as more strays, or more changes, than there can be.
+    /// The reading with the fewest strays, in which a run reigns from its first request on, and more requests than it may have
+    /// handed out are a reign of their own. Two runs that deliver at the same time show as more strays, or more changes, than
+    /// there can be.
     pub fn of(arrivals: &[Arrival], handed_out_max: usize) -> Reigns {
         let runs = arrivals.iter().map(|arrival| arrival.run + 1).max().unwrap_or(0);
-        let change = 2 * handed_out_max + 1;
+        // Away and back again costs more than `handed_out_max` strays, and less than one more.
+        let (stray, change) = (4, 2 * handed_out_max + 1);
+        let never = (stray + change) * (arrivals.len() + 1);
+        let mut seen = HashSet::new();
         // What it costs that each run reigns at the request looked at, and after which run it came.
         let mut costs = vec![0; runs];
         let mut before: Vec<Vec<usize>> = Vec::with_capacity(arrivals.len());
         for arrival in arrivals {
             let cheapest = (0..runs).min_by_key(|run| costs[*run]).expect("a run");
+            let other = if seen.insert(arrival.run) { never } else { stray };
             let (cost, mut from) = (costs[cheapest] + change, Vec::with_capacity(runs));
             for (run, own) in costs.iter_mut().enumerate() {
                 from.push(if cost < *own { cheapest } else { run });
-                *own = cost.min(*own) + usize::from(arrival.run != run);
+                *own = cost.min(*own) + if arrival.run == run { 0 } else { other };
             }
             before.push(from);
         }
@@ -80,5 +86,8 @@ fn two_that_deliver_at_once_are_seen() {
     check(&[0, 0, 0, 0], 1, 0);
     check(&[[0; 20], [1; 20], [0; 20]].concat(), 3, 0);
     check(&[&[0; 20][..], &[1, 1, 0, 1], &[1; 20]].concat(), 2, 1);
+    // Short lives.
+    check(&[&[0; 20][..], &[1], &[2; 20]].concat(), 3, 0);
+    check(&[&[0; 20][..], &[1; 20], &[0, 0], &[1; 20]].concat(), 4, 0);
     check(&[&[0; 20][..], &[1, 0].repeat(20), &[1; 20]].concat(), 2, 20);
 }

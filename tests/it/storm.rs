@@ -81,6 +81,7 @@ async fn nothing_is_lost_in_the_storm() {
     );
     let (daemons, servers, outages) = faults.await;
     let written = writers.stop().await;
+    assert!(!daemons.is_empty() && !servers.is_empty() && !outages.is_empty(), "it was calm");
     let faults: Faults = daemons.into_iter().chain(servers).chain(outages).collect();
     eprintln!("{:7.2} s: the storm is over; {written:?}, {faults:?}", weather.started.elapsed().as_secs_f64());
     assert!(written.writes > 0 && written.transactions > 0, "{written:?}");
@@ -185,7 +186,10 @@ impl Storm<'_> {
         for end in [End::Killed, End::Drained] {
             let times = reigns::takeovers(fleet.runs(), &arrivals, end);
             if let (Some(median), Some(max)) = (times.get(times.len() / 2), times.last()) {
-                eprintln!("taken over after {end:?}: {} times, median {median:?}, max {max:?}", times.len());
+                eprintln!(
+                    "{end:?}: {} times, another run delivered after {median:?} (median), {max:?} (most)",
+                    times.len()
+                );
             }
         }
         found

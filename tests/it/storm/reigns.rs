@@ -26,28 +26,28 @@ impl Reigns {
         let (stray, change) = (4, 2 * handed_out_max + 1);
         let never = (stray + change) * (arrivals.len() + 1);
         let mut seen = HashSet::new();
-        // What it costs that each run reigns at the request looked at, and after which run it came.
+        // What it costs that each run reigns at the request looked at; which run came before it, where it was not itself.
         let mut costs = vec![0; runs];
-        let mut before: Vec<Vec<usize>> = Vec::with_capacity(arrivals.len());
+        let mut before: Vec<(usize, Vec<bool>)> = Vec::with_capacity(arrivals.len());
         for arrival in arrivals {
             let cheapest = (0..runs).min_by_key(|run| costs[*run]).expect("a run");
             let other = if seen.insert(arrival.run) { never } else { stray };
-            let (cost, mut from) = (costs[cheapest] + change, Vec::with_capacity(runs));
+            let cost = costs[cheapest] + change;
+            let comes = costs.iter().map(|own| cost < *own).collect();
             for (run, own) in costs.iter_mut().enumerate() {
-                from.push(if cost < *own { cheapest } else { run });
                 *own = cost.min(*own) + if arrival.run == run { 0 } else { other };
             }
-            before.push(from);
+            before.push((cheapest, comes));
         }
         let Some(mut reigning) = (0..runs).min_by_key(|run| costs[*run]) else {
             return Reigns { count: 0, strays_max: 0 };
         };
         let (mut count, mut strays, mut strays_max) = (1, 0, 0);
-        for (arrival, from) in arrivals.iter().zip(&before).rev() {
+        for (arrival, (cheapest, comes)) in arrivals.iter().zip(&before).rev() {
             strays += usize::from(arrival.run != reigning);
             strays_max = strays_max.max(strays);
-            if from[reigning] != reigning {
-                (reigning, strays, count) = (from[reigning], 0, count + 1);
+            if comes[reigning] {
+                (reigning, strays, count) = (*cheapest, 0, count + 1);
             }
         }
         Reigns { count, strays_max }

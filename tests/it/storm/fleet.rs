@@ -69,7 +69,7 @@ impl Fleet {
         one.daemon = Some(Daemon::spawn(&one.folder, &text));
     }
 
-    /// Waits until it is ready, or stands by.
+    /// Waits until it is ready.
     pub async fn wait_until_ready(&mut self, instance: usize) {
         self.instances[instance].daemon.as_mut().expect("running").wait_until_ready().await;
     }

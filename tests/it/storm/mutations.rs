@@ -8,7 +8,7 @@ use super::plan::Plan;
 use super::receiver::{Arrival, Record, Told};
 
 /// One lie.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Lie {
     /// An event was acknowledged and forgotten.
     Forget,

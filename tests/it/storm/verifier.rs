@@ -1,6 +1,7 @@
 //! The account of one output: every change that it wants, from the oplog, against everything that arrived there. Pure.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 
 use super::oplog::Change;
 use super::plan::{AHEAD_MAX, Plan};
@@ -17,8 +18,16 @@ pub struct Case<'a> {
     pub record: &'a Record,
     /// The ids of its dead letters, where rejected events become such.
     pub letters: Option<&'a HashSet<String>>,
-    /// How often another run may have come to deliver.
+    pub bounds: Bounds,
+}
+
+/// What several instances may do that one may not.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bounds {
+    /// How often a run may have come to deliver.
     pub reigns_max: usize,
+    /// How often, in all runs together, a lane may have begun anew at its checkpoint: a run that comes to deliver again does.
+    pub restarts_max: usize,
 }
 
 /// What was counted.
@@ -34,6 +43,25 @@ pub struct Sum {
     pub repeats_max: usize,
     pub reigns: usize,
     pub strays_max: usize,
+    pub restarts: usize,
+}
+
+impl fmt::Display for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Sum { wanted, rejected, arrivals, repeats, repeats_max, reigns, strays_max, restarts } = self;
+        write!(
+            f,
+            "{wanted} wanted, {rejected} of them rejected, {arrivals} arrivals, {repeats} repeats of earlier runs, at most \
+             {repeats_max} in one, {reigns} reigns with at most {strays_max} strays, {restarts} restarts within a run"
+        )
+    }
+}
+
+impl Sum {
+    /// Bounds that leave no room.
+    pub fn bounds(&self) -> Bounds {
+        Bounds { reigns_max: self.reigns, restarts_max: self.restarts }
+    }
 }
 
 /// What is wrong; nothing, if the output got what it must.
@@ -46,28 +74,22 @@ pub fn violations(case: &Case) -> (Vec<String>, Sum) {
         found.push(format!("{} in all are not delivered", missing.len()));
     }
     check_truth(case, &places, &mut found);
-    check_order(case, &places, &mut found);
+    let restarts = check_order(case, &places, &mut found);
     let (repeats, repeats_max) = repeats(&case.record.arrivals);
     if repeats_max > AHEAD_MAX {
         found.push(format!("{repeats_max} repeats in one run are more than ahead_max = {AHEAD_MAX}"));
     }
     let wanted = || case.changes.iter().filter(|change| (case.plan.wants)(&change.facts));
     let rejected = wanted().filter(|change| is_rejected(case, change)).count();
-    let mut sum = Sum {
-        wanted: wanted().count(),
-        rejected,
-        arrivals: case.record.arrivals.len(),
-        repeats,
-        repeats_max,
-        ..Sum::default()
-    };
+    let mut sum = Sum { wanted: wanted().count(), rejected, arrivals: case.record.arrivals.len(), ..Sum::default() };
+    (sum.repeats, sum.repeats_max, sum.restarts) = (repeats, repeats_max, restarts);
     if case.record.arrivals.iter().all(|arrival| arrival.at.is_some()) {
         let reigns = Reigns::of(&case.record.arrivals, case.plan.handed_out_max);
         (sum.reigns, sum.strays_max) = (reigns.count, reigns.strays_max);
-        if reigns.count > case.reigns_max || reigns.strays_max > case.plan.handed_out_max {
+        if reigns.count > case.bounds.reigns_max || reigns.strays_max > case.plan.handed_out_max {
             found.push(format!(
                 "two delivered at once: {reigns:?}, of at most {} reigns and {} strays",
-                case.reigns_max, case.plan.handed_out_max
+                case.bounds.reigns_max, case.plan.handed_out_max
             ));
         }
     }
@@ -119,27 +141,32 @@ fn check_truth(case: &Case, places: &HashMap<&str, usize>, found: &mut Vec<Strin
     }
 }
 
-/// Within each run no event comes before an earlier one of its document (`strict`: of the output) that the run has begun with is
-/// settled, and none comes after a later one.
-fn check_order(case: &Case, places: &HashMap<&str, usize>, found: &mut Vec<String>) {
-    let before = found.len();
-    // By run and document: the last place, and whether it is settled.
-    let mut last: HashMap<(usize, Option<(&str, i64)>), (usize, bool)> = HashMap::new();
+/// Within each run an event comes only when the one of its document (`strict`: of the output) before it that the run was sent is
+/// settled, and never after a later one. Gives back how often a run began anew, which is no violation while the bound allows it.
+fn check_order(case: &Case, places: &HashMap<&str, usize>, found: &mut Vec<String>) -> usize {
+    let (before, mut restarts) = (found.len(), 0);
+    let mut runs: HashMap<usize, Newest> = HashMap::new();
     for arrival in &case.record.arrivals {
         let Some(place) = places.get(&*arrival.id).copied() else { continue };
         let facts = &case.changes[place].facts;
         let key = if case.plan.strict { None } else { Some((&*facts.ns, facts.key)) };
-        let (newest, settled) = last.entry((arrival.run, key)).or_insert((place, false));
-        if place < *newest || (place > *newest && !*settled) {
-            let how = if place < *newest { "comes after" } else { "overtakes" };
-            found.push(format!("run {}: {} {how} {}", arrival.run, arrival.id, case.changes[*newest].id));
-            if found.len() >= before + SHOWN_MAX {
-                return;
+        let last = runs.entry(arrival.run).or_default();
+        let (newest, settled) = last.get(&key).copied().unwrap_or((place, false));
+        if place < newest || (place > newest && !settled) {
+            restarts += 1;
+            if restarts > case.bounds.restarts_max && found.len() < before + SHOWN_MAX {
+                let how = if place < newest { "comes after" } else { "overtakes" };
+                found.push(format!("run {}: {} {how} {}", arrival.run, arrival.id, case.changes[newest].id));
             }
+            last.clear();
         }
-        (*newest, *settled) = (place, (place == *newest && *settled) || arrival.told != Told::Later);
+        last.insert(key, (place, (place == newest && settled) || arrival.told != Told::Later));
     }
+    restarts
 }
+
+/// Of each document, or of all: the place of the last event that arrived, and whether it is settled.
+type Newest<'a> = HashMap<Option<(&'a str, i64)>, (usize, bool)>;
 
 /// How often a run was sent what an earlier run had acknowledged: all, and the most in one run.
 fn repeats(arrivals: &[Arrival]) -> (usize, usize) {

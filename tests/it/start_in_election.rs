@@ -12,7 +12,7 @@ async fn a_start_survives_an_election() {
     let daemon = Daemon::start(folder.path(), &text).await;
     assert!(daemon.terminate_and_wait(Duration::from_secs(30)).await.success());
     // PrimarySteppedDown; the driver itself tries a read once more.
-    mongod.fail_commands(&["aggregate"], 189, 4).await;
+    mongod.fail_commands(&["aggregate"], 189, Some(4)).await;
     let mut daemon = Daemon::spawn(folder.path(), &text);
     daemon.wait_until_ready().await;
 }

@@ -104,7 +104,8 @@ async fn lost_history_is_told_and_either_stops_the_output_or_becomes_a_gap() {
     assert_eq!(daemon.metric("tailwater_output_gaps_total", &[("output", "resumes")]), Some(1.0));
     let letters = mongod.client().database("tailwater").collection::<Document>("dead_letters");
     let letter = letters.find_one(doc! { "kind": "gap" }).await.expect("find").expect("the gap is a dead letter");
-    assert_eq!(letter.get("output").and_then(Bson::as_str), Some("resumes"), "{letter}");
+    let key = letter.get_document("_id").expect("_id");
+    assert_eq!(key.get("output").and_then(Bson::as_str), Some("resumes"), "{letter}");
 
     orders(&mongod).insert_one(doc! { "_id": 4 }).await.expect("insert");
     eventually("both others go on", DEADLINE, || events(path, "resumes").len() == 4 && events(path, "live").len() == 4)

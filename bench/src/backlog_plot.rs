@@ -52,7 +52,7 @@ impl Scale {
 
     fn marks(self) -> Vec<f64> {
         match self {
-            Scale::Linear(max) => (0..=4).map(|quarter| max * f64::from(quarter) / 4.0).collect(),
+            Scale::Linear(max) => (0..=5).map(|fifth| max * f64::from(fifth) / 5.0).collect(),
             Scale::Powers(max) => (-1..=max.log10().round() as i32).map(|power| 10_f64.powi(power)).collect(),
         }
     }
@@ -84,7 +84,7 @@ pub fn svg(run: &Run) -> Result<String> {
             if number == 0 {
                 writeln!(
                     text,
-                    "<text x=\"{at:.1}\" y=\"{}\" fill=\"#555\" text-anchor=\"middle\">{word}</text>",
+                    "<text x=\"{at:.1}\" y=\"{}\" fill=\"#555\" text-anchor=\"end\">{word}</text>",
                     top - 28.0
                 )?;
             }
@@ -115,10 +115,10 @@ fn panels(run: &Run, seconds: &impl Fn(Instant) -> f64, end: f64) -> Result<Vec<
             lines: vec![
                 sampled("resident", "#c33", |sample| sample.resident_mb),
                 sampled("heap and stacks", "#e90", |sample| sample.anonymous_mb),
-                sampled("held for the slow output", "#36c", |sample| sample.slow_held_mb),
+                sampled("held for slow", "#36c", |sample| sample.slow_held_mb),
             ],
             limit: Some(("bound", BOUND_MB)),
-            scale: Scale::Linear(run.samples.iter().map(|s| s.resident_mb).fold(80.0, f64::max)),
+            scale: Scale::Linear(run.samples.iter().map(|s| s.resident_mb).fold(100.0, f64::max)),
         },
         Panel {
             title: "fast output: from the acknowledged write to its receipt, ms, each second",
@@ -139,9 +139,15 @@ fn panels(run: &Run, seconds: &impl Fn(Instant) -> f64, end: f64) -> Result<Vec<
             title: "slow receiver, events left",
             lines: vec![sampled("left", "#36c", |sample| sample.left as f64)],
             limit: None,
-            scale: Scale::Linear(run.samples.iter().map(|sample| sample.left as f64).fold(1.0, f64::max)),
+            scale: Scale::Linear(round_up(run.samples.iter().map(|sample| sample.left as f64).fold(1.0, f64::max))),
         },
     ])
+}
+
+/// To one digit and zeros.
+fn round_up(value: f64) -> f64 {
+    let step = 10_f64.powf(value.log10().floor());
+    (value / step).ceil() * step
 }
 
 /// Of the values of each second, sorted; at the middle of the second.
@@ -181,14 +187,14 @@ fn panel_svg(text: &mut String, panel: &Panel, top: f64, x: &impl Fn(f64) -> f64
             text,
             "<line x1=\"{LEFT}\" x2=\"{right}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#000\" stroke-dasharray=\"5 4\"/>"
         )?;
-        writeln!(text, "<text x=\"{}\" y=\"{:.1}\">{name}</text>", LEFT + 4.0, at - 4.0)?;
+        writeln!(text, "<text x=\"{}\" y=\"{:.1}\">{name}</text>", LEFT + 4.0, at + 14.0)?;
     }
     for (number, line) in panel.lines.iter().enumerate() {
         let Line { name, colour, points } = line;
         let points: Vec<String> = points.iter().map(|point| format!("{:.1},{:.1}", x(point.0), y(point.1))).collect();
         writeln!(text, "<polyline fill=\"none\" stroke=\"{colour}\" points=\"{}\"/>", points.join(" "))?;
-        let at = right - 160.0 * (panel.lines.len() - number) as f64;
-        writeln!(text, "<text x=\"{at:.1}\" y=\"{}\" fill=\"{colour}\">{name}</text>", top - 10.0)?;
+        let at = right - 110.0 * (panel.lines.len() - 1 - number) as f64;
+        writeln!(text, "<text x=\"{at:.1}\" y=\"{}\" fill=\"{colour}\" text-anchor=\"end\">{name}</text>", top - 10.0)?;
     }
     Ok(())
 }

@@ -66,8 +66,8 @@ pub fn markdown(conditions: &Conditions, run: &Run, plot: &str) -> Result<String
     let (slow, fast) = (account(&run.slow, run), account(&run.fast, run));
     writeln!(
         text,
-        "{} One run. Load average at its end {}. The slow receiver takes {} events/s and is {} events behind, {} changes to each \
-         document; {} writes/s go on. Oplog {} MB.\n",
+        "{} One run; load average at its end {}.\n\n\
+         The slow receiver takes {} events/s and is {} events behind, {} changes to each document; {} writes/s go on. Oplog {} MB.",
         conditions.lines("backlog")?,
         report::load_average(),
         run.rate,

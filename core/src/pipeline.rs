@@ -25,7 +25,8 @@ use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
 use prometheus_client::registry::Registry;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
+use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
 use crate::admin::Readiness;
@@ -36,7 +37,7 @@ use crate::config::Config;
 use crate::dead_letters::metrics::DeadLetterMetrics;
 use crate::dead_letters::{self, DeadLetterError};
 use crate::lane::catch_up::metrics::CatchUpMetrics;
-use crate::lane::metrics::LaneFamilies;
+use crate::lane::metrics::{LaneFamilies, LaneMetrics};
 use crate::lease::file::FileArbiter;
 use crate::lease::mongodb::MongoDbArbiter;
 use crate::lease::{self, Arbiter, Lease, LeaseError, Standing, Times};
@@ -130,6 +131,12 @@ pub struct PipelineMetrics {
 }
 
 impl PipelineMetrics {
+    /// Those of one output.
+    fn of(&self, output: &str) -> LaneMetrics {
+        self.dead_letters.of(output);
+        self.lanes.of(output)
+    }
+
     /// Those of reloads, for who reads the file.
     pub fn reloads(&self) -> &ReloadMetrics {
         &self.reloads
@@ -156,10 +163,22 @@ struct Shared {
     deployment: Deployment,
     store: Arc<Store>,
     /// Opened with the first output that needs it: a folder belongs to the instance that delivers.
-    dead_letters: OnceCell<Arc<dead_letters::Store>>,
+    dead_letters: Mutex<Option<OpenLetters>>,
     /// The shared stream without a filter.
     options: StreamOptions,
     metrics: PipelineMetrics,
+}
+
+/// The store of dead letters, and the task that looks after it.
+struct OpenLetters {
+    store: Arc<dead_letters::Store>,
+    tend: AbortHandle,
+}
+
+impl Drop for OpenLetters {
+    fn drop(&mut self) {
+        self.tend.abort();
+    }
 }
 
 impl Shared {
@@ -168,18 +187,25 @@ impl Shared {
         cluster_time(&self.deployment.client).await
     }
 
-    /// The store of dead letters, looked after in the background from its first use on.
+    /// The store of dead letters, opened with its first use and looked after in the background from then on.
     async fn dead_letters(&self) -> Result<Arc<dead_letters::Store>, DeadLetterError> {
-        let open = async || {
-            let (config, client) = (&self.config, &self.deployment.client);
-            let metrics = self.metrics.dead_letters.clone();
-            let store = dead_letters::Store::open(&config.dead_letters, &config.name, client, metrics).await?;
-            let store = Arc::new(store);
-            let tended = Arc::clone(&store);
-            tokio::spawn(async move { tended.tend().await });
-            Ok(store)
-        };
-        self.dead_letters.get_or_try_init(open).await.cloned()
+        let mut open = self.dead_letters.lock().await;
+        if let Some(open) = &*open {
+            return Ok(Arc::clone(&open.store));
+        }
+        let (config, client, metrics) = (&self.config, &self.deployment.client, self.metrics.dead_letters.clone());
+        let store = dead_letters::Store::open(&config.dead_letters, &config.name, client, metrics).await?;
+        let store = Arc::new(store);
+        let tended = Arc::clone(&store);
+        let tend = tokio::spawn(async move { tended.tend().await }).abort_handle();
+        *open = Some(OpenLetters { store: Arc::clone(&store), tend });
+        Ok(store)
+    }
+
+    /// Lets go of the store; it is closed, and its folder free, when the last lane that uses it has ended.
+    fn close_dead_letters(self: &Arc<Self>) {
+        let shared = Arc::clone(self);
+        tokio::spawn(async move { drop(shared.dead_letters.lock().await.take()) });
     }
 
     /// The store for what this instance writes while it holds the lease in `epoch`.
@@ -239,7 +265,7 @@ pub async fn start(
     let options = patiently(async || Ok(prepare(deployment.client.clone(), &config.source).await?)).await?;
     let store = Arc::new(open_store(&config, &deployment)?);
     let exclusive = outputs.iter().any(|output| !output.library.descriptor().broadcast);
-    let shared = Arc::new(Shared { config, deployment, store, dead_letters: OnceCell::new(), options, metrics });
+    let shared = Arc::new(Shared { config, deployment, store, dead_letters: Mutex::default(), options, metrics });
     let lease = if exclusive { Some(patiently(async || Ok(shared.begin_lease().await?)).await?) } else { None };
     let mut slots: Vec<Slot> = outputs.into_iter().map(|output| Slot::new(output, &shared.metrics)).collect();
     let epoch = lease.as_ref().and_then(|lease| epoch_of(&lease.standing().borrow()));
@@ -280,6 +306,7 @@ async fn begin_all(
         if first.paused {
             info!(output = slots[index].name(), "paused by an operator before; tailwater output resume starts it");
             slots[index].paused = true;
+            slots[index].left_at = Some(first.place.time().seconds());
         } else {
             starting.push((index, beginning, first));
         }

@@ -22,6 +22,10 @@ pub use self::range::RangeNumber;
 pub use self::reader::{RANGES_AT_ONCE, Read, SnapshotReader};
 pub use self::row::{Row, RowId};
 
+/// Stages of the operator's own may hide fields; rows do not go through them, and must not show what they hide.
+pub const NOT_WITH_PIPELINE: &str =
+    "source.pipeline is not applied to the rows of a snapshot, which would show what it hides; remove one of the two";
+
 /// Why a snapshot cannot begin or go on.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SnapshotError {

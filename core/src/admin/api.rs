@@ -7,13 +7,13 @@
 
 use std::net::IpAddr;
 
-use axum::Json;
-use axum::Router;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -119,8 +119,12 @@ struct SetCheckpoint {
 async fn set_checkpoint(
     State(state): State<AdminState>,
     Path(output): Path<String>,
-    Json(body): Json<SetCheckpoint>,
+    body: Result<Json<SetCheckpoint>, JsonRejection>,
 ) -> Response {
+    let Json(body) = match body {
+        Ok(body) => body,
+        Err(rejection) => return failure(rejection.status(), &rejection.body_text()),
+    };
     match body.to.parse::<Target>() {
         Ok(to) => ask(state, Command::SetCheckpoint { output, to }).await,
         Err(error) => failure(StatusCode::BAD_REQUEST, &error),
@@ -137,9 +141,12 @@ struct Collections {
 async fn snapshot(
     State(state): State<AdminState>,
     Path(output): Path<String>,
-    Json(body): Json<Collections>,
+    body: Result<Json<Collections>, JsonRejection>,
 ) -> Response {
-    ask(state, Command::Snapshot { output, collections: body.collections }).await
+    match body {
+        Ok(Json(Collections { collections })) => ask(state, Command::Snapshot { output, collections }).await,
+        Err(rejection) => failure(rejection.status(), &rejection.body_text()),
+    }
 }
 
 #[derive(Deserialize)]
@@ -151,7 +158,11 @@ struct ListQuery {
     limit: usize,
 }
 
-async fn list_letters(State(state): State<AdminState>, Query(query): Query<ListQuery>) -> Response {
+async fn list_letters(State(state): State<AdminState>, query: Result<Query<ListQuery>, QueryRejection>) -> Response {
+    let Query(query) = match query {
+        Ok(query) => query,
+        Err(rejection) => return failure(rejection.status(), &rejection.body_text()),
+    };
     let after = match query.after.map(|after| after.parse::<LetterKey>()).transpose() {
         Ok(after) => after,
         Err(error) => return failure(StatusCode::BAD_REQUEST, &error.to_string()),
@@ -170,18 +181,29 @@ async fn replay_job(State(state): State<AdminState>, Path(job): Path<u64>) -> Re
     ask(state, Command::DeadLetters(Letters::Job(job))).await
 }
 
-async fn letters(state: AdminState, selection: Selection, command: fn(Chosen) -> Letters) -> Response {
+async fn letters(
+    state: AdminState,
+    selection: Result<Json<Selection>, JsonRejection>,
+    command: fn(Chosen) -> Letters,
+) -> Response {
+    let Json(selection) = match selection {
+        Ok(selection) => selection,
+        Err(rejection) => return failure(rejection.status(), &rejection.body_text()),
+    };
     match selection.check() {
         Ok(chosen) => ask(state, Command::DeadLetters(command(chosen))).await,
         Err(error) => failure(StatusCode::BAD_REQUEST, &error),
     }
 }
 
-async fn replay_letters(State(state): State<AdminState>, Json(selection): Json<Selection>) -> Response {
+async fn replay_letters(
+    State(state): State<AdminState>,
+    selection: Result<Json<Selection>, JsonRejection>,
+) -> Response {
     letters(state, selection, Letters::Replay).await
 }
 
-async fn drop_letters(State(state): State<AdminState>, Json(selection): Json<Selection>) -> Response {
+async fn drop_letters(State(state): State<AdminState>, selection: Result<Json<Selection>, JsonRejection>) -> Response {
     letters(state, selection, Letters::Drop).await
 }
 

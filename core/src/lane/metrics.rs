@@ -340,6 +340,17 @@ impl LaneMetrics {
         self.current() == State::Stopped
     }
 
+    /// Its lane has ended: nothing is in flight any more.
+    pub fn has_no_lane(&self) {
+        self.state(State::Idle);
+        for gauge in [&self.in_flight, &self.unsettled, &self.held_bytes, &self.letters_waiting] {
+            gauge.set(0);
+        }
+        // What is left of a snapshot is known again when it goes on.
+        self.snapshot_settled.set(0);
+        self.snapshot_total.set(0);
+    }
+
     /// Events were settled without delivery.
     pub fn skipped(&self, reason: SkipReason, count: usize) {
         self.skipped[reason as usize].inc_by(count as u64);

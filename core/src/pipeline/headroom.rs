@@ -111,13 +111,19 @@ impl Headroom {
         self.metrics.headroom.get_or_create(&OutputLabel::new(output)).set(headroom);
         self.seen.insert(output.to_owned());
         match judge(headroom, whole, self.has_dropped) {
-            Some(true) if self.short.insert(output.to_owned()) => warn!(
-                output,
-                headroom_seconds = headroom,
-                oplog_window_seconds = whole,
-                "what this output still needs will soon be gone from the oplog: help it to catch up, or enlarge the oplog \
-                 (replSetResizeOplog) before history is lost"
-            ),
+            Some(true) if self.short.insert(output.to_owned()) => {
+                let what = match headroom {
+                    1.. => "what this output still needs will soon be gone from the oplog",
+                    // The window of a running daemon may still have it.
+                    _ => "what this output would need after a restart is gone from the oplog",
+                };
+                warn!(
+                    output,
+                    headroom_seconds = headroom,
+                    oplog_window_seconds = whole,
+                    "{what}: help it to catch up, or enlarge the oplog (replSetResizeOplog)"
+                );
+            }
             Some(false) if self.short.remove(output) => {
                 info!(output, headroom_seconds = headroom, "enough oplog again");
             }

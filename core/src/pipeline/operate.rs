@@ -1,6 +1,7 @@
 //! What operators ask of the running pipeline, carried out between two steps of its loop.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tracing::info;
@@ -12,6 +13,9 @@ use crate::control::{Command, OutputStatus, Refusal, Reply, Request, SnapshotSta
 use crate::snapshot::{self, Progress};
 use crate::source::place::Place;
 use crate::source::stream::{ChangeStream, StreamOptions};
+
+/// For what the loop waits for itself.
+const WITHIN: Duration = Duration::from_secs(10);
 
 impl Running {
     /// Carries a command out. Those that take long are answered later.
@@ -78,9 +82,9 @@ impl Running {
         };
         // Durable before anything else: it must hold over a crash in the middle of the drain. A broadcast keeps nothing.
         if !self.slots[index].is_broadcast()
-            && let Err(error) = self.store.pause(output, true).await
+            && let Err(error) = within(self.store.pause(output, true)).await
         {
-            return drop(reply.send(Err(Refusal::Failed(error.to_string()))));
+            return drop(reply.send(Err(error)));
         }
         info!(output, "paused by an operator");
         let slot = &mut self.slots[index];
@@ -105,10 +109,15 @@ impl Running {
             return drop(reply.send(Err(Refusal::Conflict(why))));
         }
         if !self.slots[index].is_broadcast() {
-            match self.store.pause(output, false).await {
-                // Without a checkpoint there is nothing that holds it back: it was reset.
-                Ok(()) | Err(CheckpointError::Missing { .. }) => {}
-                Err(error) => return drop(reply.send(Err(Refusal::Failed(error.to_string())))),
+            let unpaused = async {
+                match self.store.pause(output, false).await {
+                    // Without a checkpoint there is nothing that holds it back: it was reset.
+                    Err(CheckpointError::Missing { .. }) => Ok(()),
+                    done => done,
+                }
+            };
+            if let Err(error) = within(unpaused).await {
+                return drop(reply.send(Err(error)));
             }
         }
         info!(output, "resumed by an operator");
@@ -125,7 +134,7 @@ impl Running {
     }
 
     async fn checkpoints(&self) -> Result<Value, Refusal> {
-        let list = self.shared.store.list().await.map_err(|e| Refusal::Failed(e.to_string()))?;
+        let list = within(self.shared.store.list()).await?;
         let rows = list.iter().map(|(output, checkpoint)| checkpoint.to_json(output, self.index(output).is_some()));
         Ok(json!({ "checkpoints": rows.collect::<Vec<_>>() }))
     }
@@ -151,21 +160,21 @@ impl Running {
         let place = Place::from(to);
         let query = self.slots[index].output.config.query.clone();
         let options = StreamOptions { filter: query, ..self.shared.options.clone() };
-        let now = self.shared.now().await.map_err(|e| Refusal::Failed(e.to_string()))?;
+        let now = within(self.shared.now()).await?;
         if place.time().seconds() > now.seconds() {
             let ahead = place.time().seconds() - now.seconds();
             return Err(Refusal::Conflict(format!("that is {ahead} s ahead of the deployment's cluster time")));
         }
         // A place that the oplog does not hold would stop the output at its next step.
-        ChangeStream::open(options, place.clone()).await.map_err(|e| Refusal::Conflict(e.to_string()))?;
-        self.store.save(output, &place, None).await.map_err(|e| Refusal::Failed(e.to_string()))?;
+        within(ChangeStream::open(options, place.clone())).await?;
+        within(self.store.save(output, &place, None)).await?;
         info!(output, %place, "checkpoint set by an operator");
         Ok(json!({ "output": output, "place": place.to_string() }))
     }
 
     async fn reset_checkpoint(&mut self, output: &str) -> Result<Value, Refusal> {
         self.paused(output)?;
-        self.store.remove(output).await.map_err(|e| Refusal::Failed(e.to_string()))?;
+        within(self.store.remove(output)).await?;
         info!(output, "checkpoint reset by an operator");
         Ok(json!({ "output": output, "place": "source.start, when it is resumed" }))
     }
@@ -180,6 +189,7 @@ impl Running {
             _ if slot.is_broadcast() => {
                 Some(format!("output {output} is a broadcast: its clients take news, not rows"))
             }
+            _ if !self.shared.config.source.pipeline.is_empty() => Some(snapshot::NOT_WITH_PIPELINE.to_owned()),
             _ if slot.paused => Some(format!("output {output} is paused, run: tailwater output resume {output}")),
             Phase::Idle | Phase::Beginning(_) | Phase::Ending | Phase::Failed => {
                 Some(format!("output {output} is not at work yet, ask again when it is"))
@@ -220,6 +230,15 @@ impl Running {
         slot.snapshot = Some(plan);
         slot.waiting.push(reply);
         self.turn(index);
+    }
+}
+
+/// Does what has to be done before the loop goes on, but not for longer than the loop can wait: lanes end meanwhile, and a signal may
+/// come.
+async fn within<T, E: std::fmt::Display>(asked: impl Future<Output = Result<T, E>>) -> Result<T, Refusal> {
+    match tokio::time::timeout(WITHIN, asked).await {
+        Ok(done) => done.map_err(|error| Refusal::Failed(error.to_string())),
+        Err(_) => Err(Refusal::Failed(format!("no answer from MongoDB within {WITHIN:?}; ask again"))),
     }
 }
 

@@ -9,6 +9,7 @@ use futures::stream::FuturesUnordered;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
 use super::begin::{Beginning, Begun};
@@ -167,6 +168,8 @@ impl Running {
         mut reloads: mpsc::Receiver<ReloadRequest>,
     ) -> Result<(), PipelineError> {
         tokio::pin!(stop);
+        let mut idle = tokio::time::interval(TELL_IDLE);
+        idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let source = loop {
             tokio::select! {
                 ended = &mut self.pump => break Some(ended),
@@ -181,6 +184,7 @@ impl Running {
                 }
                 Some(planned) = self.plans.recv() => self.snapshot_planned(planned),
                 Ok(()) = self.standing.changed() => self.stands(),
+                _ = idle.tick() => self.tell_idle(),
             }
         };
         self.drain().await;
@@ -202,6 +206,8 @@ impl Running {
             warn!("another instance has taken over; the exclusive outputs end here");
             // Also where this one has the lease again: its lanes are of an epoch that is over.
             self.end_exclusive();
+            // The folder of dead letters belongs to the instance that delivers.
+            self.shared.close_dead_letters();
         }
         self.store = self.shared.store_of(epoch);
         if epoch.is_some() {
@@ -229,7 +235,22 @@ impl Running {
         self.stands();
     }
 
+    /// A slot without a lane whose output is no longer configured.
+    fn sweep(&mut self) {
+        let lanes = &self.shared.metrics.lanes;
+        self.slots.retain_mut(|slot| {
+            let gone = slot.removed && slot.is_idle();
+            if gone {
+                slot.answer(Err(Refusal::NotFound(format!("output {} is no longer configured", slot.name()))));
+                lanes.forget(slot.name());
+                info!(output = slot.name(), "output removed; its checkpoint stays");
+            }
+            !gone
+        });
+    }
+
     pub(super) fn turn_all(&mut self) {
+        self.sweep();
         for index in 0..self.slots.len() {
             self.turn(index);
         }
@@ -256,7 +277,7 @@ impl Running {
                 slot.phase = Phase::Ending;
             }
             Phase::Idle if wanted => self.begin(index),
-            Phase::Idle => slot.answer(Ok(json!({ "state": slot.word(holder).unwrap_or_default() }))),
+            Phase::Idle | Phase::Failed => slot.answer(Ok(json!({ "state": slot.word(holder).unwrap_or_default() }))),
             _ => {}
         }
     }
@@ -289,6 +310,7 @@ impl Running {
         match begun {
             Ok(begun) if begun.first.paused => {
                 slot.paused = true;
+                slot.left_at = Some(begun.first.place.time().seconds());
                 slot.phase = Phase::Idle;
                 dismiss(begun);
             }
@@ -371,9 +393,10 @@ impl Running {
         let slot = &mut self.slots[index];
         match ended {
             Some(ended) => {
-                report(&ended);
+                report(&ended, slot.is_broadcast());
+                slot.left_at = Some(ended.durable.time().seconds());
                 slot.phase = Phase::Idle;
-                slot.metrics.state(State::Idle);
+                slot.metrics.has_no_lane();
             }
             None => slot.phase = Phase::Failed,
         }
@@ -382,19 +405,22 @@ impl Running {
 
     /// A slot has no lane any more: it goes, or it takes its next step.
     fn after_end(&mut self, index: usize) {
-        let slot = &mut self.slots[index];
-        if slot.removed && slot.is_idle() {
-            slot.answer(Err(Refusal::NotFound(format!("output {} is no longer configured", slot.name()))));
-            let gone = self.slots.remove(index);
-            self.shared.metrics.lanes.forget(gone.name());
-            info!(output = gone.name(), "output removed; its checkpoint stays");
-            return;
-        }
-        self.turn(index);
+        let slot = &self.slots[index];
+        if slot.removed && slot.is_idle() { self.sweep() } else { self.turn(index) }
     }
 
     pub(super) fn index(&self, name: &str) -> Option<usize> {
         self.slots.iter().position(|slot| slot.name() == name)
+    }
+
+    /// A lane writes its own lag; of an output without one it grows from where it was left.
+    fn tell_idle(&self) {
+        let newest = self.shared.metrics.source.newest().seconds();
+        for slot in self.slots.iter().filter(|slot| slot.paused && slot.is_idle()) {
+            if let Some(left_at) = slot.left_at {
+                slot.metrics.lag.set(i64::from(newest.saturating_sub(left_at)));
+            }
+        }
     }
 
     async fn drain(mut self) {
@@ -410,9 +436,9 @@ impl Running {
                 Phase::Idle | Phase::Ending | Phase::Failed => {}
             }
         }
-        while let Some((_, ended)) = self.lanes.next().await {
+        while let Some((name, ended)) = self.lanes.next().await {
             if let Some(ended) = ended {
-                report(&ended);
+                report(&ended, self.index(&name).is_some_and(|index| self.slots[index].is_broadcast()));
             }
         }
         if let Some(lease) = self.lease.take() {
@@ -428,6 +454,9 @@ impl Running {
 pub(super) fn exclusive_names(slots: &[Slot]) -> Vec<String> {
     slots.iter().filter(|slot| !slot.removed && !slot.is_broadcast()).map(|slot| slot.name().to_owned()).collect()
 }
+
+/// Between two looks at outputs without a lane.
+const TELL_IDLE: Duration = Duration::from_secs(1);
 
 /// Even at the end of the grace: an instance that stands by waits for it.
 const RELEASE_MIN: Duration = Duration::from_secs(1);
@@ -449,9 +478,12 @@ fn bury(store: Arc<dead_letters::Store>) -> Bury {
 }
 
 /// What a lane left behind, for the operator.
-fn report(ended: &Ended) {
+fn report(ended: &Ended, is_broadcast: bool) {
     let Ended { output, unsettled, in_flight, durable, oldest_unsettled, .. } = ended;
-    if *unsettled == 0 {
+    if is_broadcast {
+        // Its clients carry their positions: nothing is owed to them.
+        info!(output, "output drained");
+    } else if *unsettled == 0 {
         info!(output, %durable, "output drained");
     } else {
         let oldest = oldest_unsettled.map(|id| id.to_string()).unwrap_or_default();

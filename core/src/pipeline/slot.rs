@@ -25,6 +25,8 @@ pub(super) struct Slot {
     pub removed: bool,
     /// By an operator.
     pub paused: bool,
+    /// Where its last lane left it, in seconds of cluster time.
+    pub left_at: Option<u32>,
     /// Rows that its next start is to begin with: a planned snapshot.
     pub snapshot: Option<Progress>,
     /// What it does.
@@ -76,11 +78,12 @@ impl Slot {
         let port = if descriptor.broadcast { Port::of_broadcast } else { Port::new };
         Slot {
             port: port(&output.config.name, output.config.json),
-            metrics: metrics.lanes.of(&output.config.name),
+            metrics: metrics.of(&output.config.name),
             output: Arc::new(output),
             next: None,
             removed: false,
             paused: false,
+            left_at: None,
             snapshot: None,
             phase: Phase::Idle,
             waiting: Vec::new(),

@@ -17,6 +17,7 @@ use crate::config::error::ConfigError;
 use crate::config::section::Section;
 use crate::config::uri::Uri;
 use crate::event::EventId;
+use crate::snapshot::NOT_WITH_PIPELINE;
 
 /// The keys of `[source]`.
 pub const KEYS: &[&str] = &[
@@ -115,7 +116,7 @@ impl Config {
         ];
         let before = [("off", Before::Off), ("when_available", Before::WhenAvailable), ("required", Before::Required)];
         let uri = read_uri(&section.require("uri", "\"mongodb://127.0.0.1:27017/?replicaSet=rs0\"")?)?;
-        Ok(Config {
+        let config = Config {
             uri,
             watch: watch::read(&section.require("watch", "[\"db.collection\"]")?)?,
             full_document: section.choice("full_document", &after, After::Off)?,
@@ -124,7 +125,12 @@ impl Config {
             pipeline: section.get("pipeline").map_or(Ok(Vec::new()), |entry| pipeline::read(&entry))?,
             catch_up_streams_max: section.integer("catch_up_streams_max", 1..=64, 4)? as u32,
             start: section.get("start").map_or(Ok(Start::Now), |entry| read_start(&entry, section))?,
-        })
+        };
+        if config.start == Start::Snapshot && !config.pipeline.is_empty() {
+            let entry = section.require("start", "\"now\"")?;
+            return Err(entry.error(NOT_WITH_PIPELINE));
+        }
+        Ok(config)
     }
 }
 

@@ -22,7 +22,8 @@ const AUTHENTICATION: &str = "; check user, password and authSource in source.ur
 pub enum SourceError {
     /// The oplog no longer reaches back to the position. A retry does not help.
     #[error(
-        "{what}: the oplog no longer reaches back to the position {place}; enlarge the oplog, or begin anew with another name: {error}"
+        "{what}: the oplog no longer reaches back to the position {place} (an output without a checkpoint: write a later source.start; \
+         others do as their history_lost says): {error}"
     )]
     HistoryLost {
         /// What was being done.

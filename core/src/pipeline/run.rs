@@ -28,6 +28,7 @@ use crate::lane::config::OnReject;
 use crate::lane::durable::Durable;
 use crate::lane::intake::Intake;
 use crate::lane::metrics::State;
+use crate::lane::rows::rows_of;
 use crate::lane::{Ended, Guard, Lane, LaneParts};
 use crate::lease::{Lease, Standing};
 use crate::output::PreparedOutput;
@@ -216,6 +217,10 @@ impl Running {
                 Phase::Idle | Phase::Ending | Phase::Failed => continue,
             }
             slot.phase = Phase::Ending;
+            // Not to be begun when this instance has the lease again some day.
+            if slot.snapshot.take().is_some() {
+                slot.answer(Err(Refusal::Conflict(TAKEN_OVER.to_owned())));
+            }
         }
     }
 
@@ -319,6 +324,10 @@ impl Running {
             let reader = SnapshotReader::start(&shared.deployment.client, &progress, &shared.metrics.snapshots);
             (progress, reader)
         });
+        // Seen at once, not when the lane first has its turn: who asked for the snapshot looks whether it is under way.
+        let (settled, expected) = rows.as_ref().map_or((0, 0), |(progress, _)| rows_of(progress));
+        slot.metrics.snapshot(settled, expected);
+        slot.metrics.state(State::Starting);
         let version = rows.as_ref().map(|(progress, _)| progress.version());
         let durable = Durable::new(kept, &name, &shared.config.checkpoint, place.clone(), version);
         let guard: Option<Guard> = match (&self.lease, self.epoch) {
@@ -365,12 +374,17 @@ impl Running {
 
     fn lane_ended(&mut self, name: &str, ended: Option<Ended>) {
         let Some(index) = self.index(name) else { return };
+        let holder = self.is_holder();
         let slot = &mut self.slots[index];
         match ended {
             Some(ended) => {
                 report(&ended);
                 slot.phase = Phase::Idle;
                 slot.metrics.state(State::Idle);
+                if !holder {
+                    // How far it is from here on is known to another instance.
+                    slot.metrics.snapshot(0, 0);
+                }
             }
             None => slot.phase = Phase::Failed,
         }
@@ -425,6 +439,9 @@ impl Running {
 pub(super) fn exclusive_names(slots: &[Slot]) -> Vec<String> {
     slots.iter().filter(|slot| !slot.removed && !slot.is_broadcast()).map(|slot| slot.name().to_owned()).collect()
 }
+
+/// To whoever asked for a snapshot.
+const TAKEN_OVER: &str = "another instance has taken the output over, ask that one (its logs name its host)";
 
 /// Even at the end of the grace: an instance that stands by waits for it.
 const RELEASE_MIN: Duration = Duration::from_secs(1);

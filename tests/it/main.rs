@@ -44,6 +44,8 @@ mod restart_match;
 mod restart_transaction;
 mod scopes;
 mod slow_output;
+mod snapshot;
+mod snapshot_command;
 mod snapshot_reader;
 mod source_errors;
 mod split_events;

@@ -128,7 +128,8 @@ fn config(mongod: &Mongod, outputs: Outputs, start: &str) -> String {
     text
 }
 
-struct Daemon {
+/// A running daemon, whatever its outputs.
+pub struct Daemon {
     process: Child,
     /// Every line of its standard error so far; the reading thread holds the other end.
     lines: Arc<Mutex<Vec<String>>>,
@@ -138,7 +139,8 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(binary: &Path, config: &str) -> Result<Daemon> {
+    /// Starts it with this configuration, in a folder of its own.
+    pub fn start(binary: &Path, config: &str) -> Result<Daemon> {
         let folder = tempfile::tempdir().context("make a folder for tailwater")?;
         let file = folder.path().join("config.toml");
         std::fs::write(&file, config).context("write config.toml")?;
@@ -157,11 +159,13 @@ impl Daemon {
         Ok(Daemon { process, lines, admin: None, _folder: folder })
     }
 
-    fn pid(&self) -> u32 {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    fn log(&self) -> String {
+    /// All that it has logged.
+    pub fn log(&self) -> String {
         self.lines.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).join("\n")
     }
 
@@ -171,7 +175,8 @@ impl Daemon {
         log.split_once(before).and_then(|(_, rest)| rest.split_whitespace().next()).map(str::to_owned)
     }
 
-    async fn ready(&mut self) -> Result<()> {
+    /// Waits until it is.
+    pub async fn ready(&mut self) -> Result<()> {
         let begun = Instant::now();
         while self.get("/readyz")?.is_none_or(|(status, _)| status != 200) {
             ensure!(begun.elapsed() < PATIENCE, "tailwater is not ready after {PATIENCE:?}:\n{}", self.log());
@@ -189,14 +194,17 @@ impl Daemon {
             self.admin = self.logged("admin listening on ");
         }
         let Some(admin) = &self.admin else { return Ok(None) };
-        let mut stream = TcpStream::connect(admin).with_context(|| format!("connect to {admin}"))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).with_context(|| format!("read {path}"))?;
-        let (head, body) = text.split_once("\r\n\r\n").with_context(|| format!("no HTTP in the answer to {path}"))?;
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no HTTP status")?;
-        Ok(Some((status, body.to_owned())))
+        get(admin, path).map(Some)
+    }
+
+    /// The word for what this output is doing.
+    pub fn state(&self, output: &str) -> Result<String> {
+        Ok(Metrics::of(self.admin().context("the log names no admin port")?)?.state(output).to_owned())
+    }
+
+    /// The address of its admin port, once it has said so.
+    pub fn admin(&self) -> Option<&str> {
+        self.admin.as_deref()
     }
 
     /// The value of this counter for each output; empty while there is none.
@@ -206,7 +214,8 @@ impl Daemon {
         values.map(|(_, value)| value.parse().with_context(|| format!("{name} is {value:?}"))).collect()
     }
 
-    async fn end(mut self) -> Result<()> {
+    /// By SIGTERM; waits until it has ended.
+    pub async fn end(mut self) -> Result<()> {
         terminate(self.pid())?;
         let begun = Instant::now();
         loop {
@@ -217,6 +226,48 @@ impl Daemon {
             ensure!(begun.elapsed() < PATIENCE, "tailwater does not end after SIGTERM:\n{}", self.log());
             tokio::time::sleep(LOOK).await;
         }
+    }
+}
+
+/// A GET; the status and the body of the answer.
+fn get(address: &str, path: &str) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).with_context(|| format!("read {path}"))?;
+    let (head, body) = text.split_once("\r\n\r\n").with_context(|| format!("no HTTP in the answer to {path}"))?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no HTTP status")?;
+    Ok((status, body.to_owned()))
+}
+
+/// All metrics at one time.
+pub struct Metrics(String);
+
+impl Metrics {
+    /// Of the daemon with this admin port.
+    pub fn of(admin: &str) -> Result<Metrics> {
+        let (status, body) = get(admin, "/metrics")?;
+        ensure!(status == 200, "/metrics answers {status}");
+        Ok(Metrics(body))
+    }
+
+    /// The one with this name and these labels, as they are written there; 0 while there is none.
+    pub fn value(&self, name: &str) -> f64 {
+        let of = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
+        self.0.lines().find_map(of).unwrap_or(0.0)
+    }
+
+    /// `tailwater_output_NAME` of this output.
+    pub fn output(&self, name: &str, output: &str) -> f64 {
+        self.value(&format!("tailwater_output_{name}{{output=\"{output}\"}}"))
+    }
+
+    /// The word for what this output is doing.
+    pub fn state(&self, output: &str) -> &str {
+        let start = format!("tailwater_output_state{{output=\"{output}\",state=\"");
+        let is = |line| str::strip_suffix(str::strip_prefix(line, start.as_str())?, "\"} 1");
+        self.0.lines().find_map(is).unwrap_or("unknown")
     }
 }
 

@@ -2,6 +2,11 @@
 //! process of its own.
 
 mod arrivals;
+mod backlog;
+mod backlog_load;
+mod backlog_plot;
+mod backlog_report;
+mod backlog_samples;
 mod bare;
 mod contender;
 mod daemon;
@@ -15,6 +20,13 @@ mod report;
 mod statistics;
 mod stream;
 mod tail;
+
+#[path = "../../tests/receivers/changes.rs"]
+mod changes;
+#[path = "../../tests/receivers/http.rs"]
+mod http;
+#[path = "../../tests/receivers/limited.rs"]
+mod limited_receiver;
 
 use clap::{Parser, Subcommand};
 
@@ -31,6 +43,8 @@ enum Command {
     Tail(tail::Arguments),
     /// From an insert to the client of an `sse` output, against a bare watcher
     Latency(latency::Arguments),
+    /// A receiver that is limited and far behind beside one at full speed
+    Backlog(backlog::Arguments),
     /// The bare loop: reads raw batches and counts their documents
     Bare(bare::Arguments),
 }
@@ -41,6 +55,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Tail(arguments) => runtime.block_on(tail::run(arguments)),
         Command::Latency(arguments) => runtime.block_on(latency::run(arguments)),
+        Command::Backlog(arguments) => runtime.block_on(backlog::run(arguments)),
         Command::Bare(arguments) => runtime.block_on(bare::run(arguments)),
     }
 }

@@ -49,6 +49,11 @@ pub fn resident_mb(pid: u32) -> Result<f64> {
     status_mb(pid, "VmRSS:")
 }
 
+/// Of it, what is not backed by a file: heap and stacks, in megabytes.
+pub fn anonymous_mb(pid: u32) -> Result<f64> {
+    status_mb(pid, "RssAnon:")
+}
+
 fn status_mb(pid: u32, field: &str) -> Result<f64> {
     let file = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;

@@ -16,7 +16,7 @@ use crate::tail::{Contender, Round};
 const CARGO_LOCK: &str = include_str!("../../Cargo.lock");
 
 /// `window.bytes_max` by default, in megabytes.
-const WINDOW_MB: f64 = 16.0 * 1.048_576;
+pub const WINDOW_MB: f64 = 16.0 * 1.048_576;
 
 /// Where and when a benchmark was run.
 pub struct Conditions {
@@ -214,9 +214,9 @@ fn judge(row: &mut [String; 7], summary: &Summary, target: Target, digits: usize
 }
 
 /// Columns as wide as their widest cell.
-pub fn lay_out(text: &mut String, table: &[[String; 7]]) -> Result<()> {
+pub fn lay_out<const COLUMNS: usize>(text: &mut String, table: &[[String; COLUMNS]]) -> Result<()> {
     let widths: Vec<usize> =
-        (0..7).map(|column| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+        (0..COLUMNS).map(|column| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
     for (number, row) in table.iter().enumerate() {
         for (cell, width) in row.iter().zip(&widths) {
             write!(text, "| {cell:width$} ")?;

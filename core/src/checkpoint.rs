@@ -41,6 +41,8 @@ pub enum CheckpointError {
         output: String,
         /// The server's words.
         reason: String,
+        /// A retry helps.
+        passing: bool,
     },
     /// The file system did not. A retry may help.
     #[error("{what} {path}: {reason}")]

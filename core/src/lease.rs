@@ -98,6 +98,8 @@ pub enum LeaseError {
         name: String,
         /// The server's words.
         reason: String,
+        /// A retry helps.
+        passing: bool,
     },
     /// The file system did not. A retry may help.
     #[error("{what} {path}: {reason}")]

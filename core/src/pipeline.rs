@@ -13,6 +13,7 @@
 mod begin;
 mod headroom;
 mod operate;
+mod patience;
 mod places;
 mod reload;
 mod replays;
@@ -41,6 +42,7 @@ use crate::lease::mongodb::MongoDbArbiter;
 use crate::lease::{self, Arbiter, Lease, LeaseError, Standing, Times};
 use crate::output::PreparedOutput;
 use crate::pipeline::begin::{Beginning, Begun, StartedPlugin};
+use crate::pipeline::patience::patiently;
 use crate::pipeline::places::shared_place;
 pub use crate::pipeline::reload::ReloadMetrics;
 pub use crate::pipeline::run::{Reload, ReloadRequest, Running};
@@ -234,11 +236,11 @@ pub async fn start(
     let connections = config.source.catch_up_streams_max + outputs.len() as u32 * per_output + SPARE_CONNECTIONS;
     let deployment = connect(config.source.uri.expose(), connections).await?;
     metrics.source.saw(deployment.now);
-    let options = prepare(deployment.client.clone(), &config.source).await?;
+    let options = patiently(async || Ok(prepare(deployment.client.clone(), &config.source).await?)).await?;
     let store = Arc::new(open_store(&config, &deployment)?);
     let exclusive = outputs.iter().any(|output| !output.library.descriptor().broadcast);
     let shared = Arc::new(Shared { config, deployment, store, dead_letters: OnceCell::new(), options, metrics });
-    let lease = if exclusive { Some(shared.begin_lease().await?) } else { None };
+    let lease = if exclusive { Some(patiently(async || Ok(shared.begin_lease().await?)).await?) } else { None };
     let mut slots: Vec<Slot> = outputs.into_iter().map(|output| Slot::new(output, &shared.metrics)).collect();
     let epoch = lease.as_ref().and_then(|lease| epoch_of(&lease.standing().borrow()));
     match begin_all(&shared, &mut slots, epoch, readiness).await {
@@ -270,7 +272,9 @@ async fn begin_all(
         .filter(|(_, slot)| slot.is_wanted(epoch.is_some()))
         .map(|(index, slot)| (index, Beginning::of(slot, &store)))
         .collect();
-    let firsts = try_join_all(wanted.iter().map(|(_, beginning)| beginning.first_place(shared))).await?;
+    let firsts =
+        try_join_all(wanted.iter().map(|(_, beginning)| patiently(async || beginning.first_place(shared).await)))
+            .await?;
     let mut starting = Vec::new();
     for ((index, beginning), first) in wanted.into_iter().zip(firsts) {
         if first.paused {
@@ -337,19 +341,23 @@ async fn open_shared(
     let streaming = starting.iter().filter(|(_, _, first)| first.rows.is_none()).map(|(_, _, first)| &first.place);
     let mut place = shared_place(streaming, now.clone());
     info!(%place, watch = options.scope.describe(), "opening the change stream");
-    let stream = match ChangeStream::open(options.clone(), place.clone()).await {
+    let open =
+        async |place: &Place| patiently(async || Ok(ChangeStream::open(options.clone(), place.clone()).await?)).await;
+    let stream = match open(&place).await {
         Ok(stream) => stream,
         // Of the outputs that began there: each lane meets it by itself and does what its `history_lost` says.
-        Err(error @ SourceError::HistoryLost { .. }) if starting.iter().any(|(_, _, first)| first.stored) => {
+        Err(error @ PipelineError::Source(SourceError::HistoryLost { .. }))
+            if starting.iter().any(|(_, _, first)| first.stored) =>
+        {
             warn!("{error}; opening the shared stream at now");
             place = now;
-            ChangeStream::open(options, place.clone()).await?
+            open(&place).await?
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(error),
     };
     for (_, beginning, first) in starting.iter_mut() {
-        beginning.make_durable(shared, first, Some(&place)).await?;
-        first.dead_letters = beginning.dead_letters(shared).await?;
+        patiently(async || beginning.make_durable(shared, first, Some(&place)).await).await?;
+        first.dead_letters = patiently(async || beginning.dead_letters(shared).await).await?;
     }
     Ok((stream, place))
 }

@@ -5,7 +5,7 @@
 //! win. Collections are read in ranges of `_id`, a few at once; [`Progress`] is what of it is settled, and all that a start
 //! after a crash needs.
 //!
-//! Reading order: [`range`], [`progress`], [`plan`] (which collections, cut where), [`cursor`] (one range), [`reader`].
+//! Reading order: [`range`], [`progress`], [`mod@plan`] (which collections, cut where), [`cursor`] (one range), [`reader`].
 //! Knows no lanes, no outputs and no checkpoint store.
 
 pub mod cursor;

@@ -1,5 +1,6 @@
 //! Integration tests: the real daemon against a real mongod, one fault or feature per file.
 
+mod backlog;
 mod broken_libraries;
 mod browser_full;
 mod browser_live;
@@ -53,7 +54,9 @@ mod sse_faults;
 mod sse_restart;
 mod standby;
 mod start_faults;
+mod start_in_election;
 mod starts;
+mod storm;
 mod takeover;
 mod tidy;
 mod too_large;
@@ -61,8 +64,12 @@ mod unsupported;
 mod webhook_down;
 mod webhook_signatures;
 
+#[path = "../receivers/changes.rs"]
+mod changes;
 #[path = "../receivers/http.rs"]
 mod http;
+#[path = "../receivers/limited.rs"]
+mod limited_receiver;
 #[path = "../receivers/pusher.rs"]
 mod pusher_receiver;
 #[path = "../receivers/webhook.rs"]

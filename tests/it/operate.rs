@@ -108,6 +108,12 @@ async fn a_checkpoint_is_moved_while_its_output_is_paused() {
         daemon.told(&["output", "resume", "one"]);
         until(path, "one", (0..6).chain(4..6)).await;
 
+        // Forgotten, it is resumed all the same, and begins at `source.start`.
+        until(path, "two", 0..6).await;
+        daemon.told(&["output", "pause", "two"]);
+        daemon.told(&["checkpoint", "reset", "two"]);
+        assert_eq!(daemon.told(&["output", "resume", "two"]), "two: running\n");
+
         // Without a daemon, by the same command.
         daemon.terminate_and_wait(DEADLINE).await;
         let offline = |arguments: &[&str]| {

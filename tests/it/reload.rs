@@ -138,7 +138,7 @@ async fn a_bad_file_changes_nothing() {
             format!("{good}{}", output("two", "match = { a = { \"$nope\" = 1 } }")),
             &["not reloaded", "$nope"],
         ),
-        ("no file", String::new(), &["not reloaded", "no output is enabled"]),
+        ("no output", config(&mongod, ""), &["not reloaded", "no output is enabled"]),
     ];
     for (what, text, words) in &bad {
         write(path, text);

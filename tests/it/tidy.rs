@@ -134,7 +134,7 @@ fn architecture_names_every_module_and_package() {
 }
 
 #[test]
-fn the_commands_of_the_readme_exist() {
+fn the_commands_of_the_documents_exist() {
     let text = read("README.md");
     let tasks = words_after(&text, "cargo xtask ");
     assert!(tasks.contains(&"test".to_owned()), "README.md names `cargo xtask test`");
@@ -143,12 +143,14 @@ fn the_commands_of_the_readme_exist() {
         let variant = task[..1].to_uppercase() + &task[1..];
         assert!(source.contains(&format!("    {variant}")), "README.md names `cargo xtask {task}`, which there is not");
     }
-    let commands = words_after(&text, "    tailwater ");
-    assert!(!commands.is_empty(), "README.md names the commands of tailwater");
-    for command in commands {
-        let help =
-            Command::new(env!("CARGO_BIN_EXE_tailwater")).args([&command, "--help"]).output().expect("tailwater");
-        assert!(help.status.success(), "README.md names `tailwater {command}`, which there is not");
+    for document in ["README.md", "docs/operations.md"] {
+        let commands = words_after(&read(document), "    tailwater ");
+        assert!(!commands.is_empty(), "{document} names the commands of tailwater");
+        for command in commands {
+            let help =
+                Command::new(env!("CARGO_BIN_EXE_tailwater")).args([&command, "--help"]).output().expect("tailwater");
+            assert!(help.status.success(), "{document} names `tailwater {command}`, which there is not");
+        }
     }
 }
 

@@ -12,6 +12,9 @@ const PYMONGO: &str = "pymongo==4.20.0";
 /// Fewer runs are no result.
 const RUNS_MIN: usize = 7;
 
+/// A smaller backlog is no result.
+const BACKLOG: u64 = 500_000;
+
 /// Which benchmark.
 #[derive(Subcommand)]
 pub enum Bench {
@@ -42,6 +45,22 @@ pub enum Bench {
         #[arg(long, conflicts_with_all = ["seconds", "runs"])]
         quick: bool,
     },
+    /// A receiver of 2,000 events/s that is 500,000 behind, beside one at full speed: lag, order and memory over time, plotted;
+    /// bench/results/backlog.md and backlog.svg
+    Backlog {
+        /// How many events the slow receiver is behind; with fewer than 500,000 the results go to the target folder
+        #[arg(long, default_value_t = BACKLOG)]
+        events: u64,
+        /// Events that the slow receiver takes in a second
+        #[arg(long, default_value_t = 2_000)]
+        rate: u32,
+        /// Changes written in a second meanwhile
+        #[arg(long, default_value_t = 200)]
+        writes: u32,
+        /// 20,000 events, to try it; the results go to the target folder
+        #[arg(long, conflicts_with = "events")]
+        quick: bool,
+    },
 }
 
 /// Builds and measures.
@@ -49,24 +68,24 @@ pub fn run(bench: Bench) -> Result<()> {
     let target = target_folder();
     let mongod = mongod::find_or_fetch()?;
     build()?;
-    let (name, runs, quick) = match bench {
-        Bench::Tail { runs, quick, .. } => ("tail", runs, quick),
-        Bench::Latency { runs, quick, .. } => ("latency", runs, quick),
+    let (name, is_result) = match bench {
+        Bench::Tail { runs, quick, .. } => ("tail", !quick && runs >= RUNS_MIN),
+        Bench::Latency { runs, quick, .. } => ("latency", !quick && runs >= RUNS_MIN),
+        Bench::Backlog { events, quick, .. } => ("backlog", !quick && events >= BACKLOG),
     };
-    let runs = if quick { 3 } else { runs };
-    let results = if runs < RUNS_MIN {
-        target.join(format!("bench-{name}.md"))
-    } else {
+    let results = if is_result {
         workspace().join(format!("bench/results/{name}.md"))
+    } else {
+        target.join(format!("bench-{name}.md"))
     };
     let release = target.join("release");
     let mut command = Command::new(release.join("tailwater-bench"));
     command.arg(name).arg("--mongod").arg(mongod).arg("--tailwater").arg(release.join("tailwater"));
-    command.args(["--runs", &runs.to_string()]).arg("--results").arg(results);
+    command.arg("--results").arg(results);
     match bench {
-        Bench::Tail { events, .. } => {
-            let events = if quick { 20_000 } else { events };
-            command.args(["--events", &events.to_string()]);
+        Bench::Tail { events, runs, quick } => {
+            let (events, runs) = if quick { (20_000, 3) } else { (events, runs) };
+            command.args(["--events", &events.to_string(), "--runs", &runs.to_string()]);
             match tools::python_with(PYMONGO, "pymongo") {
                 Ok(python) => {
                     command.arg("--python").arg(python);
@@ -74,9 +93,15 @@ pub fn run(bench: Bench) -> Result<()> {
                 Err(error) => progress(&format!("going on without PyMongo: {error:#}")),
             }
         }
-        Bench::Latency { rate, seconds, .. } => {
-            let seconds = if quick { 3 } else { seconds };
+        Bench::Latency { rate, seconds, runs, quick } => {
+            let (seconds, runs) = if quick { (3, 3) } else { (seconds, runs) };
             command.args(["--rate", &rate.to_string(), "--seconds", &seconds.to_string()]);
+            command.args(["--runs", &runs.to_string()]);
+        }
+        Bench::Backlog { events, rate, writes, quick } => {
+            let events = if quick { 20_000 } else { events };
+            command.args(["--events", &events.to_string()]);
+            command.args(["--rate", &rate.to_string(), "--writes", &writes.to_string()]);
         }
     }
     let status = command.status().context("start tailwater-bench")?;
@@ -87,9 +112,10 @@ pub fn run(bench: Bench) -> Result<()> {
 /// The same for all benchmarks: another selection has other features, and would build half of the dependencies again.
 fn build() -> Result<()> {
     progress("cargo build --release (some minutes where nothing is built yet)");
-    let packages = ["tailwater", "tailwater-stdout", "tailwater-null", "tailwater-sse", "tailwater-bench"];
+    let plugins = ["tailwater-stdout", "tailwater-null", "tailwater-sse", "tailwater-webhook"];
+    let packages = plugins.into_iter().chain(["tailwater", "tailwater-bench"]);
     let mut cargo = cargo();
-    cargo.args(["build", "--release", "--locked"]).args(packages.iter().flat_map(|name| ["-p", name]));
+    cargo.args(["build", "--release", "--locked"]).args(packages.flat_map(|name| ["-p", name]));
     ensure!(cargo.status().context("start cargo build")?.success(), "cargo build --release failed");
     Ok(())
 }

@@ -15,7 +15,7 @@ use mongodb::options::{
 use mongodb::{Client, Collection};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, pause_or_resume};
-use crate::source::error::{code, one_line};
+use crate::source::error::{Class, classify, code, one_line};
 use crate::source::place::{Place, PlaceError};
 use crate::source::scope::OWN_DATABASE;
 
@@ -224,9 +224,10 @@ fn literal(document: Document) -> Bson {
 
 fn contended(what: &'static str, output: &str) -> CheckpointError {
     let reason = format!("another write came first in each of {ATTEMPTS_MAX} attempts");
-    CheckpointError::MongoDb { what, output: output.to_owned(), reason }
+    CheckpointError::MongoDb { what, output: output.to_owned(), reason, passing: false }
 }
 
 fn failed(what: &'static str, output: &str, error: &Error) -> CheckpointError {
-    CheckpointError::MongoDb { what, output: output.to_owned(), reason: one_line(error) + advice(error) }
+    let passing = classify(error) == Class::Passing;
+    CheckpointError::MongoDb { what, output: output.to_owned(), reason: one_line(error) + advice(error), passing }
 }

@@ -13,7 +13,7 @@ use mongodb::{Client, Collection};
 
 use crate::checkpoint::mongodb::{MongoDbStore, advice, durably, is_duplicate};
 use crate::lease::{Answer, Former, LeaseError, Renewal, Times};
-use crate::source::error::one_line;
+use crate::source::error::{Class, classify, one_line};
 use crate::source::scope::OWN_DATABASE;
 
 /// The lease of one deployment name, as one instance sees it.
@@ -157,6 +157,7 @@ impl MongoDbArbiter {
     }
 
     fn failed(&self, what: &'static str, error: &Error) -> LeaseError {
-        LeaseError::MongoDb { what, name: self.name.clone(), reason: one_line(error) + advice(error) }
+        let passing = classify(error) == Class::Passing;
+        LeaseError::MongoDb { what, name: self.name.clone(), reason: one_line(error) + advice(error), passing }
     }
 }

@@ -7,6 +7,7 @@ use tracing::info;
 
 use super::Running;
 use super::slot::{Phase, Slot};
+use crate::checkpoint::CheckpointError;
 use crate::control::{Command, OutputStatus, Refusal, Reply, Request, SnapshotStatus, Status, Target};
 use crate::snapshot::{self, Progress};
 use crate::source::place::Place;
@@ -103,10 +104,12 @@ impl Running {
             let why = format!("output {output} is neither paused nor stopped, it is {state}");
             return drop(reply.send(Err(Refusal::Conflict(why))));
         }
-        if !self.slots[index].is_broadcast()
-            && let Err(error) = self.store.pause(output, false).await
-        {
-            return drop(reply.send(Err(Refusal::Failed(error.to_string()))));
+        if !self.slots[index].is_broadcast() {
+            match self.store.pause(output, false).await {
+                // Without a checkpoint there is nothing that holds it back: it was reset.
+                Ok(()) | Err(CheckpointError::Missing { .. }) => {}
+                Err(error) => return drop(reply.send(Err(Refusal::Failed(error.to_string())))),
+            }
         }
         info!(output, "resumed by an operator");
         let slot = &mut self.slots[index];

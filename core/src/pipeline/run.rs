@@ -196,7 +196,10 @@ impl Running {
     fn stands(&mut self) {
         let epoch = epoch_of(&self.standing.borrow_and_update());
         let before = std::mem::replace(&mut self.epoch, epoch);
-        if before.is_some() && before != epoch {
+        if before == epoch {
+            return;
+        }
+        if before.is_some() {
             warn!("another instance has taken over; the exclusive outputs end here");
             // Also where this one has the lease again: its lanes are of an epoch that is over.
             self.end_exclusive();

@@ -174,6 +174,7 @@ pub(super) fn failed(error: &Error, what: &str) -> SnapshotError {
         return SnapshotError::Passing { what: what.to_owned(), reason: one_line(error) };
     }
     match explain(error, what) {
+        SourceError::Passing { what, reason } => SnapshotError::Passing { what, reason },
         SourceError::Refused { what, reason } => SnapshotError::Refused { what, reason },
         other => SnapshotError::Refused { what: what.to_owned(), reason: other.to_string() },
     }

@@ -40,6 +40,14 @@ pub enum SourceError {
         /// The server's own words, and what to do.
         reason: String,
     },
+    /// Trouble of the kind that passes: an election, a lost connection. A retry helps.
+    #[error("{what}: {reason}")]
+    Passing {
+        /// What was being done.
+        what: String,
+        /// The server's own words.
+        reason: String,
+    },
     /// The deployment cannot be reached, or is not what a change stream needs.
     #[error("{0}")]
     Unreachable(String),
@@ -116,7 +124,11 @@ pub fn explain(error: &Error, what: &str) -> SourceError {
         }
         _ => "",
     };
-    SourceError::Refused { what, reason: format!("{message}{advice}") }
+    let reason = format!("{message}{advice}");
+    match classify(error) {
+        Class::Passing => SourceError::Passing { what, reason },
+        Class::HistoryLost | Class::Refused => SourceError::Refused { what, reason },
+    }
 }
 
 /// A login was refused. While a server goes down or comes up it answers so too, and the driver does not tell why: for a stream that was

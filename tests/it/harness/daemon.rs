@@ -167,8 +167,13 @@ impl Daemon {
 
     /// SIGTERM, and waits until the process has ended by itself. Panics after `deadline`.
     pub async fn terminate_and_wait(mut self, deadline: Duration) -> ExitStatus {
-        self.signal(Signal::TERM);
+        self.terminate();
         self.wait_until_ended(deadline).await
+    }
+
+    /// SIGTERM, and no wait.
+    pub fn terminate(&mut self) {
+        self.signal(Signal::TERM);
     }
 
     /// Stops it without ending it (SIGSTOP), as a machine that sleeps.

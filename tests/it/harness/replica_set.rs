@@ -36,7 +36,12 @@ impl ReplicaSet {
 
     /// The same with a proxy in front of each member, by whose address clients and the other members know it.
     pub async fn start_behind_proxies() -> ReplicaSet {
-        ReplicaSet::start_set(&[], true).await
+        ReplicaSet::start_behind_proxies_with(&[]).await
+    }
+
+    /// The same with further arguments for each mongod.
+    pub async fn start_behind_proxies_with(arguments: &[&str]) -> ReplicaSet {
+        ReplicaSet::start_set(arguments, true).await
     }
 
     async fn start_set(arguments: &[&str], with_proxies: bool) -> ReplicaSet {

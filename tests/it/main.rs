@@ -48,6 +48,7 @@ mod slow_output;
 mod snapshot;
 mod snapshot_command;
 mod snapshot_reader;
+mod snapshot_terminal;
 mod source_errors;
 mod split_events;
 mod sse_faults;

@@ -19,7 +19,7 @@ mod lost;
 pub mod metrics;
 pub mod rate;
 pub mod replay;
-mod rows;
+pub(crate) mod rows;
 pub mod schedule;
 pub mod settle;
 mod spell;

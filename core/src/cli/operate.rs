@@ -197,62 +197,101 @@ pub fn checkpoint(command: &CheckpointCommand) -> ExitCode {
 
 /// `tailwater snapshot …`
 pub fn snapshot(args: &SnapshotArgs) -> ExitCode {
-    let begin = || {
+    let begin = || -> Result<_, Failure> {
         let url = args.admin.url()?;
-        post(
-            &url,
-            &format!("/api/outputs/{}/snapshot", name(&args.output)),
-            &json!({ "collections": args.collections }),
-        )?;
-        Ok(url)
+        let path = format!("/api/outputs/{}/snapshot", name(&args.output));
+        let answer = post(&url, &path, &json!({ "collections": args.collections }))?;
+        Ok((url, text(&answer, "state")))
     };
-    let url = match begin() {
-        Ok(url) => url,
-        Err(error) => return fail(&error),
-    };
-    println!("{}: snapshot begun", args.output);
-    if args.detach {
-        return ExitCode::SUCCESS;
+    match begin() {
+        Err(error) => fail(&error),
+        Ok((url, state)) if state == "running" => {
+            println!("{}: snapshot begun", args.output);
+            if args.detach { ExitCode::SUCCESS } else { watch(&url, &args.output) }
+        }
+        // Somebody was faster: it is planned, and waits.
+        Ok((_, state)) => fail(&Failure::Other(waits(&args.output, &state))),
     }
-    watch(&url, &args.output)
 }
 
 /// Shows how far a snapshot is until it is over. Ctrl-C ends only the watching.
 fn watch(url: &str, output: &str) -> ExitCode {
     let terminal = std::io::stdout().is_terminal();
-    loop {
+    let (mut seen, mut bar_shown) = (false, false);
+    let end = loop {
         let status = match get(url, "/api/status") {
             Ok(status) => status,
-            Err(error) => return fail(&error.into()),
+            Err(error) => break Err(error.into()),
         };
         let outputs = status["outputs"].as_array().into_iter().flatten();
         let Some(found) = outputs.into_iter().find(|found| found["name"] == output) else {
-            return fail(&Failure::Other(format!("output {output} is no longer configured")));
+            break Err(Failure::Other(format!("output {output} is no longer configured")));
         };
-        let snapshot = &found["snapshot"];
-        let state = found["state"].as_str().unwrap_or_default();
-        if snapshot.is_null() && !matches!(state, "beginning" | "ending" | "starting") {
+        if let Some(snapshot) = found["snapshot"].as_object() {
+            seen = true;
             if terminal {
-                println!();
-            }
-            println!("{output}: every row is delivered, state {state}");
-            return ExitCode::SUCCESS;
-        }
-        if state == "stopped" {
-            eprintln!(
-                "tailwater: output {output} has stopped, its log says why; the snapshot goes on when it is resumed"
-            );
-            return ExitCode::FAILURE;
-        }
-        if !snapshot.is_null() {
-            let line = bar(snapshot["settled"].as_u64().unwrap_or(0), snapshot["estimated"].as_u64().unwrap_or(0));
-            if terminal {
-                print!("\r{output}: {line}\x1b[K");
+                let rows = |key: &str| snapshot.get(key).and_then(Value::as_u64).unwrap_or(0);
+                print!("\r{output}: {}\x1b[K", bar(rows("settled"), rows("estimated")));
                 // A terminal that is gone is noticed by the next print.
                 let _ = std::io::stdout().flush();
+                bar_shown = true;
             }
         }
-        std::thread::sleep(LOOK_AGAIN);
+        match look(found, seen) {
+            Look::Goes => std::thread::sleep(LOOK_AGAIN),
+            Look::Over => break Ok(text(found, "state")),
+            Look::Waits => break Err(Failure::Other(waits(output, &text(found, "state")))),
+        }
+    };
+    if bar_shown {
+        // What follows stands below the last bar, or in place of one that is not full though all is done.
+        print!("{}", if end.is_ok() { "\r\x1b[K" } else { "\n" });
+        let _ = std::io::stdout().flush();
+    }
+    match end {
+        Ok(state) => {
+            println!("{output}: every row is delivered, state {state}");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => fail(&failure),
+    }
+}
+
+/// What the status of an output says about its snapshot.
+#[derive(Debug, PartialEq, Eq)]
+enum Look {
+    /// It goes on.
+    Goes,
+    /// Every row is settled.
+    Over,
+    /// Not before somebody does something.
+    Waits,
+}
+
+/// `seen`: it was under way at some time since it was asked for.
+fn look(found: &Value, seen: bool) -> Look {
+    let state = found["state"].as_str().unwrap_or_default();
+    match (found["snapshot"].is_null(), state) {
+        // Here its rows are not counted any more.
+        (_, "standby") => Look::Waits,
+        (false, "stopped" | "paused_by_operator") => Look::Waits,
+        (true, "stopped" | "paused_by_operator") if !seen => Look::Waits,
+        (false, _) | (true, "beginning" | "ending" | "starting" | "idle") => Look::Goes,
+        (true, _) => Look::Over,
+    }
+}
+
+/// Why there is nothing to watch, and what to do.
+fn waits(output: &str, state: &str) -> String {
+    match state {
+        "standby" => format!("another instance delivers output {output} now, the snapshot goes on there"),
+        "stopped" => format!(
+            "output {output} has stopped, its log says why; the snapshot goes on after: tailwater output resume {output}"
+        ),
+        "paused_by_operator" => {
+            format!("output {output} is paused; the snapshot goes on after: tailwater output resume {output}")
+        }
+        _ => format!("output {output} is {state}; the snapshot goes on when it is at work, see: tailwater status"),
     }
 }
 
@@ -366,6 +405,30 @@ mod tests {
         assert_eq!(bar(0, 0), "[                              ]   0 % of about 1 rows");
         assert_eq!(bar(500, 1000), "[###############               ]  50 % of about 1000 rows");
         assert_eq!(bar(1200, 1000), "[##############################] 100 % of about 1200 rows");
+    }
+
+    #[test]
+    fn a_snapshot_is_over_when_its_rows_are_not_when_its_output_is_at_rest() {
+        let (some, none) = (json!({ "settled": 1, "estimated": 2 }), Value::Null);
+        for (snapshot, state, seen, expected) in [
+            (&some, "live", true, Look::Goes),
+            (&some, "catching_up", true, Look::Goes),
+            (&none, "live", false, Look::Over),
+            (&none, "waiting", true, Look::Over),
+            (&none, "starting", true, Look::Goes),
+            (&none, "beginning", false, Look::Goes),
+            (&none, "idle", false, Look::Goes),
+            (&some, "stopped", true, Look::Waits),
+            (&none, "stopped", false, Look::Waits),
+            (&none, "stopped", true, Look::Over),
+            (&some, "paused_by_operator", true, Look::Waits),
+            (&none, "paused_by_operator", true, Look::Over),
+            (&some, "standby", true, Look::Waits),
+            (&none, "standby", true, Look::Waits),
+        ] {
+            let found = json!({ "state": state, "snapshot": snapshot });
+            assert_eq!(look(&found, seen), expected, "{found}, {seen}");
+        }
     }
 
     #[test]

@@ -303,9 +303,9 @@ pub struct LaneMetrics {
     /// In seconds.
     pub lag: Gauge,
     /// Rows of the snapshot under way that are settled.
-    pub snapshot_settled: Gauge,
+    snapshot_settled: Gauge,
     /// Rows that were expected when it was planned; 0 while none is under way.
-    pub snapshot_total: Gauge,
+    snapshot_total: Gauge,
     /// Stretches of lost history that were gone over.
     pub gaps: Counter,
     families: LaneFamilies,
@@ -335,6 +335,12 @@ impl LaneMetrics {
         (rows(&self.snapshot_settled), rows(&self.snapshot_total))
     }
 
+    /// A snapshot is so far; 0 of 0 where there is none.
+    pub fn snapshot(&self, settled: u64, expected: u64) {
+        self.snapshot_settled.set(settled as i64);
+        self.snapshot_total.set(expected as i64);
+    }
+
     /// Whether it does not deliver until it is resumed.
     pub fn is_stopped(&self) -> bool {
         self.current() == State::Stopped
@@ -346,9 +352,6 @@ impl LaneMetrics {
         for gauge in [&self.in_flight, &self.unsettled, &self.held_bytes, &self.letters_waiting] {
             gauge.set(0);
         }
-        // What is left of a snapshot is known again when it goes on.
-        self.snapshot_settled.set(0);
-        self.snapshot_total.set(0);
     }
 
     /// Events were settled without delivery.

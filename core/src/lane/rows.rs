@@ -7,7 +7,7 @@ use tracing::info;
 use super::Lane;
 use super::engine::effects::Taken;
 use super::metrics::SkipReason;
-use crate::snapshot::{SnapshotError, SnapshotReader};
+use crate::snapshot::{Progress, SnapshotError, SnapshotReader};
 
 /// Between two lines about progress in the log.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -18,6 +18,11 @@ pub(super) async fn more(rows: &mut Option<SnapshotReader>) -> Result<(), Snapsh
         Some(rows) => rows.more().await,
         None => std::future::pending().await,
     }
+}
+
+/// Rows settled, and rows expected: at least one while it is under way.
+pub(crate) fn rows_of(progress: &Progress) -> (u64, u64) {
+    (progress.rows_settled(), progress.total().max(1))
 }
 
 impl Lane {
@@ -41,13 +46,8 @@ impl Lane {
 
     /// Writes the gauges, and now and then a line.
     pub(super) fn tell_rows(&mut self, now: Instant) {
-        let (settled, total) = match self.engine.settle().snapshot() {
-            // One of nothing is under way too, until that is durable.
-            Some(progress) => (progress.rows_settled(), progress.total().max(1)),
-            None => (0, 0),
-        };
-        self.metrics.snapshot_settled.set(settled as i64);
-        self.metrics.snapshot_total.set(total as i64);
+        let (settled, total) = self.engine.settle().snapshot().map_or((0, 0), rows_of);
+        self.metrics.snapshot(settled, total);
         let output = &self.config.name;
         match (total > 0, self.rows_told) {
             (true, told) if told.is_none_or(|told| now.duration_since(told) >= TELL_EVERY) => {

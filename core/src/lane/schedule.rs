@@ -281,7 +281,9 @@ impl Schedule {
                 break;
             }
             let poison = head.event.poison().is_some();
-            if poison || (head.attempt == 0 && withhold.is_too_old(head.event.token().position().time)) {
+            // A row is the document as it is, however long ago its snapshot began.
+            let too_old = withhold.is_too_old(head.event.token().position().time) && !head.event.is_row();
+            if poison || (head.attempt == 0 && too_old) {
                 let stops = poison && withhold.poison_stops;
                 if stops && !taken.is_empty() {
                     break;

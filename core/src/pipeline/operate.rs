@@ -168,13 +168,15 @@ impl Running {
         // A place that the oplog does not hold would stop the output at its next step.
         within(ChangeStream::open(options, place.clone())).await?;
         within(self.store.save(output, &place, None)).await?;
+        self.slots[index].has_no_snapshot();
         info!(output, %place, "checkpoint set by an operator");
         Ok(json!({ "output": output, "place": place.to_string() }))
     }
 
     async fn reset_checkpoint(&mut self, output: &str) -> Result<Value, Refusal> {
-        self.paused(output)?;
+        let index = self.paused(output)?;
         within(self.store.remove(output)).await?;
+        self.slots[index].has_no_snapshot();
         info!(output, "checkpoint reset by an operator");
         Ok(json!({ "output": output, "place": "source.start, when it is resumed" }))
     }
@@ -190,13 +192,16 @@ impl Running {
                 Some(format!("output {output} is a broadcast: its clients take news, not rows"))
             }
             _ if !self.shared.config.source.pipeline.is_empty() => Some(snapshot::NOT_WITH_PIPELINE.to_owned()),
+            // Also one for which the lane ends just now.
+            _ if slot.snapshot.is_some() => Some(under_way(output)),
             _ if slot.paused => Some(format!("output {output} is paused, run: tailwater output resume {output}")),
             Phase::Idle | Phase::Beginning(_) | Phase::Ending | Phase::Failed => {
                 Some(format!("output {output} is not at work yet, ask again when it is"))
             }
-            _ if slot.snapshot.is_some() || slot.metrics.snapshot_rows().1 > 0 => {
-                Some(format!("a snapshot of output {output} is under way"))
-            }
+            _ if slot.has_snapshot() => Some(under_way(output)),
+            _ if slot.metrics.is_stopped() => Some(format!(
+                "output {output} has stopped, mend what its log says, then run: tailwater output resume {output}"
+            )),
             _ => None,
         };
         if let Some(why) = refusal {
@@ -217,9 +222,13 @@ impl Running {
     /// The lane ends, and begins again with the rows.
     pub(super) fn snapshot_planned(&mut self, planned: Planned) {
         let Planned { output, plan, reply } = planned;
+        // Another one may have been planned faster.
+        if self.index(&output).is_some_and(|index| self.slots[index].has_snapshot()) {
+            return drop(reply.send(Err(Refusal::Conflict(under_way(&output)))));
+        }
         let found = self.own(&output).ok().filter(|index| {
             let slot = &self.slots[*index];
-            matches!(slot.phase, Phase::Running(_)) && slot.snapshot.is_none() && slot.next.is_none()
+            matches!(slot.phase, Phase::Running(_)) && slot.next.is_none()
         });
         let Some(index) = found else {
             let why = format!("output {output} is not at work any more, ask again when it is");
@@ -240,6 +249,10 @@ async fn within<T, E: std::fmt::Display>(asked: impl Future<Output = Result<T, E
         Ok(done) => done.map_err(|error| Refusal::Failed(error.to_string())),
         Err(_) => Err(Refusal::Failed(format!("no answer from MongoDB within {WITHIN:?}; ask again"))),
     }
+}
+
+fn under_way(output: &str) -> String {
+    format!("a snapshot of output {output} is under way, see: tailwater status")
 }
 
 /// A snapshot that an operator asked for, ready to begin.

@@ -29,6 +29,7 @@ use crate::lane::config::OnReject;
 use crate::lane::durable::Durable;
 use crate::lane::intake::Intake;
 use crate::lane::metrics::State;
+use crate::lane::rows::rows_of;
 use crate::lane::{Ended, Guard, Lane, LaneParts};
 use crate::lease::{Lease, Standing};
 use crate::output::PreparedOutput;
@@ -225,6 +226,10 @@ impl Running {
                 Phase::Idle | Phase::Ending | Phase::Failed => continue,
             }
             slot.phase = Phase::Ending;
+            // Not to be begun when this instance has the lease again some day.
+            if slot.snapshot.take().is_some() {
+                slot.answer(Err(Refusal::Conflict(TAKEN_OVER.to_owned())));
+            }
         }
     }
 
@@ -344,6 +349,10 @@ impl Running {
             let reader = SnapshotReader::start(&shared.deployment.client, &progress, &shared.metrics.snapshots);
             (progress, reader)
         });
+        // Seen at once, not when the lane first has its turn: who asked for the snapshot looks whether it is under way.
+        let (settled, expected) = rows.as_ref().map_or((0, 0), |(progress, _)| rows_of(progress));
+        slot.metrics.snapshot(settled, expected);
+        slot.metrics.state(State::Starting);
         let version = rows.as_ref().map(|(progress, _)| progress.version());
         let durable = Durable::new(kept, &name, &shared.config.checkpoint, place.clone(), version);
         let guard: Option<Guard> = match (&self.lease, self.epoch) {
@@ -390,6 +399,7 @@ impl Running {
 
     fn lane_ended(&mut self, name: &str, ended: Option<Ended>) {
         let Some(index) = self.index(name) else { return };
+        let holder = self.is_holder();
         let slot = &mut self.slots[index];
         match ended {
             Some(ended) => {
@@ -397,6 +407,10 @@ impl Running {
                 slot.left_at = Some(ended.durable.time().seconds());
                 slot.phase = Phase::Idle;
                 slot.metrics.has_no_lane();
+                if !holder {
+                    // How far it is from here on is known to another instance.
+                    slot.metrics.snapshot(0, 0);
+                }
             }
             None => slot.phase = Phase::Failed,
         }
@@ -457,6 +471,9 @@ pub(super) fn exclusive_names(slots: &[Slot]) -> Vec<String> {
 
 /// Between two looks at outputs without a lane.
 const TELL_IDLE: Duration = Duration::from_secs(1);
+
+/// To whoever asked for a snapshot.
+const TAKEN_OVER: &str = "another instance has taken the output over, ask that one (its logs name its host)";
 
 /// Even at the end of the grace: an instance that stands by waits for it.
 const RELEASE_MIN: Duration = Duration::from_secs(1);

@@ -97,6 +97,17 @@ impl Slot {
         !self.removed && !self.paused && self.next.is_none() && !ends_for_snapshot && (holder || self.is_broadcast())
     }
 
+    /// Whether a snapshot is about to begin or under way.
+    pub fn has_snapshot(&self) -> bool {
+        self.snapshot.is_some() || self.metrics.snapshot_rows().1 > 0
+    }
+
+    /// What was under way or to come is forgotten.
+    pub fn has_no_snapshot(&mut self) {
+        self.snapshot = None;
+        self.metrics.snapshot(0, 0);
+    }
+
     /// Answers the commands that wait for this slot.
     pub fn answer(&mut self, answer: Result<Value, Refusal>) {
         for reply in self.waiting.drain(..) {

@@ -1,14 +1,17 @@
 //! Single policies of the engine, each by the smallest case that shows it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::dead_letters::Kind;
+use crate::event::{Event, RowHead};
 use crate::lane::config::{Backlog, Config, Keep, OnReject, Ordering};
 use crate::lane::engine::effects::{Effects, ReplayEnd, Taken};
 use crate::lane::engine::{Engine, LETTERS_MAX, Setup};
 use crate::lane::tests::reader::reached;
 use crate::lane::tests::settings::{defaults, event, index};
 use crate::plugin::{Verdict, Verdicts};
+use crate::snapshot::{RangeNumber, Read, Row};
 use crate::source::token::Timestamp64;
 
 /// An engine, and the newest cluster time that it is told.
@@ -210,6 +213,21 @@ fn what_is_too_old_is_skipped_when_it_is_taken_and_when_it_would_leave() {
     assert_eq!(case.leave(1, &mut effects), Some((1, vec![(2, 2)])), "it was handed out before");
     case.answer(1, 1, Verdict::Ack);
     assert_eq!((case.leave(1, &mut effects), effects.too_old, case.unsettled()), (None, 1, 0));
+}
+
+#[test]
+fn a_row_is_never_too_old() {
+    let mut case = Case::new(|config| {
+        config.backlog = Backlog { keep: Keep::All, max_age: Some(Duration::from_secs(10)) };
+    });
+    let head = RowHead::new(Timestamp64(1 << 32), "shop", "orders").expect("a head");
+    let row = Event::from_row(&head, bson::rawdoc! { "_id": 1 }.as_ref()).expect("a row");
+    case.newest = 1000;
+    let (row, range) = (Arc::new(row), RangeNumber(0));
+    assert_eq!(case.engine.take_read(Read::Row(Row { event: Arc::clone(&row), range })), Taken::Queued);
+    let mut effects = Effects::default();
+    let leaving = case.engine.hand_out(case.start, case.newest(), &mut effects).expect("it leaves");
+    assert_eq!((leaving.batch[0].event.id(), effects.too_old), (row.id(), 0));
 }
 
 #[test]

@@ -19,12 +19,12 @@ mod replays;
 mod run;
 mod slot;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
 use prometheus_client::registry::Registry;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use crate::admin::Readiness;
@@ -153,8 +153,9 @@ struct Shared {
     config: Config,
     deployment: Deployment,
     store: Arc<Store>,
-    /// Opened with the first output that needs it: a folder belongs to the instance that delivers.
-    dead_letters: OnceCell<Arc<dead_letters::Store>>,
+    /// Open while a lane, a replay or an answer needs it: a folder belongs to the instance that delivers, and must be free when
+    /// another one takes over.
+    dead_letters: Mutex<Weak<dead_letters::Store>>,
     /// The shared stream without a filter.
     options: StreamOptions,
     metrics: PipelineMetrics,
@@ -166,18 +167,18 @@ impl Shared {
         cluster_time(&self.deployment.client).await
     }
 
-    /// The store of dead letters, looked after in the background from its first use on.
+    /// The store of dead letters, looked after in the background as long as somebody has it.
     async fn dead_letters(&self) -> Result<Arc<dead_letters::Store>, DeadLetterError> {
-        let open = async || {
-            let (config, client) = (&self.config, &self.deployment.client);
-            let metrics = self.metrics.dead_letters.clone();
-            let store = dead_letters::Store::open(&config.dead_letters, &config.name, client, metrics).await?;
-            let store = Arc::new(store);
-            let tended = Arc::clone(&store);
-            tokio::spawn(async move { tended.tend().await });
-            Ok(store)
-        };
-        self.dead_letters.get_or_try_init(open).await.cloned()
+        let mut open = self.dead_letters.lock().await;
+        if let Some(store) = open.upgrade() {
+            return Ok(store);
+        }
+        let (config, client) = (&self.config, &self.deployment.client);
+        let metrics = self.metrics.dead_letters.clone();
+        let store = Arc::new(dead_letters::Store::open(&config.dead_letters, &config.name, client, metrics).await?);
+        *open = Arc::downgrade(&store);
+        tokio::spawn(dead_letters::tend(Weak::clone(&open)));
+        Ok(store)
     }
 
     /// The store for what this instance writes while it holds the lease in `epoch`.
@@ -237,7 +238,7 @@ pub async fn start(
     let options = prepare(deployment.client.clone(), &config.source).await?;
     let store = Arc::new(open_store(&config, &deployment)?);
     let exclusive = outputs.iter().any(|output| !output.library.descriptor().broadcast);
-    let shared = Arc::new(Shared { config, deployment, store, dead_letters: OnceCell::new(), options, metrics });
+    let shared = Arc::new(Shared { config, deployment, store, dead_letters: Mutex::default(), options, metrics });
     let lease = if exclusive { Some(shared.begin_lease().await?) } else { None };
     let mut slots: Vec<Slot> = outputs.into_iter().map(|output| Slot::new(output, &shared.metrics)).collect();
     let epoch = lease.as_ref().and_then(|lease| epoch_of(&lease.standing().borrow()));

@@ -352,7 +352,7 @@ impl Running {
         });
         let task = tokio::spawn(lane.run(drained));
         let metrics = slot.metrics.clone();
-        slot.phase = Phase::Running(LaneEnds { drain, replays });
+        slot.phase = Phase::Running(LaneEnds { drain, replays, replays_turn: Arc::default() });
         self.lanes.push(Box::pin(async move {
             let ended = task.await;
             if let Err(error) = &ended {

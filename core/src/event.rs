@@ -100,6 +100,11 @@ impl Event {
         Ok(Event { poison: Some(reason.into_boxed_str()), ..Event::from_raw(stub)? })
     }
 
+    /// A row of a snapshot, or a gap: its time says where it stands in the stream, not how old it is.
+    pub fn is_ageless(&self) -> bool {
+        self.is_row() || self.operation_type() == gap::OPERATION_TYPE
+    }
+
     /// Why the event cannot be delivered, if it is only a stub.
     pub fn poison(&self) -> Option<&str> {
         self.poison.as_deref()

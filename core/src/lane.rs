@@ -174,7 +174,10 @@ impl Lane {
         if parts.stopped {
             engine.stop();
         }
-        let (sender, replays) = Replays::new();
+        let (sender, mut replays) = Replays::new();
+        if parts.stopped {
+            replays.drop_all();
+        }
         let lane = Lane {
             engine,
             intake: parts.intake,

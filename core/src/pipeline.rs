@@ -46,7 +46,7 @@ use crate::pipeline::patience::patiently;
 use crate::pipeline::places::shared_place;
 pub use crate::pipeline::reload::ReloadMetrics;
 pub use crate::pipeline::run::{Reload, ReloadRequest, Running};
-use crate::pipeline::slot::Slot;
+use crate::pipeline::slot::{Ports, Slot};
 use crate::snapshot::metrics::SnapshotMetrics;
 use crate::snapshot::{self, SnapshotError};
 use crate::source::connect::{Deployment, cluster_time, connect};
@@ -62,6 +62,9 @@ use crate::window::Coverage;
 /// Connections beside one per catch-up stream and, per output, one for its checkpoint and those of its snapshot: the shared stream,
 /// the lease, dead letters, and the start. They are made when they are needed.
 const SPARE_CONNECTIONS: u32 = 12;
+
+/// Connections are allowed for at least so many outputs: a reload may add some.
+const OUTPUTS_EXPECTED: u32 = 32;
 
 /// For plugins that have started when something else did not.
 const STOP_AGAIN: Duration = Duration::from_secs(5);
@@ -110,6 +113,12 @@ pub enum PipelineError {
         /// How far.
         seconds: u32,
     },
+    /// It was told to end before it had started.
+    #[error("stopped before it had started")]
+    Stopped,
+    /// An output did not begin in time. A retry may help.
+    #[error("no answer within {0:?}")]
+    Slow(Duration),
     /// A part of the daemon itself failed.
     #[error("{0} ended unexpectedly: {1}")]
     Internal(&'static str, tokio::task::JoinError),
@@ -167,6 +176,7 @@ struct Shared {
     /// The shared stream without a filter.
     options: StreamOptions,
     metrics: PipelineMetrics,
+    ports: Ports,
 }
 
 impl Shared {
@@ -229,7 +239,8 @@ fn epoch_of(standing: &Standing) -> Option<u64> {
     }
 }
 
-/// Starts everything and returns when the stream is open and every lane at work that this instance is to run.
+/// Starts everything and returns when the stream is open and every lane at work that this instance is to run. `stop` ends a start
+/// that has the lease in good order.
 ///
 /// # Errors
 /// See [`PipelineError`]. Nothing was delivered then, and what had started is stopped.
@@ -238,19 +249,36 @@ pub async fn start(
     outputs: Vec<PreparedOutput>,
     metrics: PipelineMetrics,
     readiness: &Readiness,
+    stop: impl Future<Output = ()>,
 ) -> Result<Running, PipelineError> {
     let per_output = 1 + snapshot::RANGES_AT_ONCE as u32;
-    let connections = config.source.catch_up_streams_max + outputs.len() as u32 * per_output + SPARE_CONNECTIONS;
+    let connections = config.source.catch_up_streams_max
+        + (outputs.len() as u32).max(OUTPUTS_EXPECTED) * per_output
+        + SPARE_CONNECTIONS;
     let deployment = connect(config.source.uri.expose(), connections).await?;
     metrics.source.saw(deployment.now);
     let options = patiently(async || Ok(prepare(deployment.client.clone(), &config.source).await?)).await?;
     let store = Arc::new(open_store(&config, &deployment)?);
     let exclusive = outputs.iter().any(|output| !output.library.descriptor().broadcast);
-    let shared = Arc::new(Shared { config, deployment, store, dead_letters: Mutex::default(), options, metrics });
+    let shared = Arc::new(Shared {
+        config,
+        deployment,
+        store,
+        dead_letters: Mutex::default(),
+        options,
+        metrics,
+        ports: Ports::default(),
+    });
     let lease = if exclusive { Some(patiently(async || Ok(shared.begin_lease().await?)).await?) } else { None };
-    let mut slots: Vec<Slot> = outputs.into_iter().map(|output| Slot::new(output, &shared.metrics)).collect();
+    let mut slots: Vec<Slot> =
+        outputs.into_iter().map(|output| Slot::new(output, &shared.metrics, &shared.ports)).collect();
     let epoch = lease.as_ref().and_then(|lease| epoch_of(&lease.standing().borrow()));
-    match begin_all(&shared, &mut slots, epoch, readiness).await {
+    let begun = tokio::select! {
+        begun = begin_all(&shared, &mut slots, epoch, readiness) => begun,
+        // A standby must not wait for a lease that nobody uses.
+        () = stop => Err(PipelineError::Stopped),
+    };
+    match begun {
         Ok((begun, stream, place)) => {
             let stream = stream.with_health(Health::new(shared.metrics.health.clone(), readiness));
             Ok(Running::new(shared, slots, begun, (lease, epoch), stream, place))
@@ -340,7 +368,7 @@ async fn open_shared(
     plugins: &[StartedPlugin],
 ) -> Result<(ChangeStream, Place), PipelineError> {
     for ((_, beginning, first), plugin) in starting.iter_mut().zip(plugins) {
-        beginning.reach_back(shared, first, plugin).await?;
+        patiently(async || beginning.reach_back(shared, first, plugin).await).await?;
     }
     let filter = coverage_of(slots).to_match();
     let options = StreamOptions { filter, ..shared.options.clone() };

@@ -15,8 +15,11 @@ use crate::admin::{self, AdminState, Readiness, SharedRegistry};
 use crate::config::Config;
 use crate::control::control;
 use crate::output::{PreparedOutput, prepare_all};
-use crate::pipeline::{self, PipelineMetrics, Reload, ReloadMetrics, ReloadRequest};
+use crate::pipeline::{self, PipelineError, PipelineMetrics, Reload, ReloadMetrics, ReloadRequest};
 use crate::plugin::{end_process, register_metrics};
+
+/// For a start to end in good order.
+const GOOD_ORDER: Duration = Duration::from_secs(5);
 
 /// Signals within this time count as one.
 const SAME_SIGNAL: Duration = Duration::from_millis(100);
@@ -77,8 +80,12 @@ async fn serve(config: Config, outputs: Vec<PreparedOutput>, path: PathBuf) -> R
     let stop = stop_signal()?;
     let reloads = reload_on_hangup(path, metrics.reloads().clone())?;
     let running = tokio::select! {
-        running = pipeline::start(config, outputs, metrics, &readiness) => running.map_err(|e| e.to_string())?,
-        () = stop.asked() => return Ok(()),
+        running = pipeline::start(config, outputs, metrics, &readiness, stop.asked()) => match running {
+            Err(PipelineError::Stopped) => return Ok(()),
+            running => running.map_err(|e| e.to_string())?,
+        },
+        // Where not even the lease could be asked for.
+        () = stop.asked_long_ago() => return Ok(()),
     };
     starting.done();
     running.until(stop.asked(), requests, reloads).await.map_err(|e| e.to_string())
@@ -98,6 +105,12 @@ async fn serve_admin(listen: SocketAddr, state: AdminState) -> Result<(), String
 struct StopSignal(tokio::sync::watch::Receiver<bool>);
 
 impl StopSignal {
+    /// Resolves some seconds after a signal has come: whatever can end in good order has ended by then.
+    async fn asked_long_ago(&self) {
+        self.asked().await;
+        tokio::time::sleep(GOOD_ORDER).await;
+    }
+
     /// Resolves once a signal has come.
     async fn asked(&self) {
         let mut asked = self.0.clone();

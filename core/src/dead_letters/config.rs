@@ -36,6 +36,11 @@ pub enum Place {
 }
 
 impl Config {
+    /// Whether they are kept in a folder, which one process owns.
+    pub fn is_file(&self) -> bool {
+        matches!(self.place, Place::File { .. })
+    }
+
     /// Reads the table.
     ///
     /// # Errors

@@ -20,6 +20,9 @@ use crate::lane::settle::Ticket;
 use crate::plugin::{Verdict, Verdicts};
 use crate::source::token::Timestamp64;
 
+/// From so many failed batches on an event leaves alone.
+const SUSPECT_FROM: u8 = 2;
+
 /// An event on its way through a lane.
 #[derive(Clone, Debug)]
 pub struct Item {
@@ -31,6 +34,8 @@ pub struct Item {
     pub attempt: u32,
     /// When it was handed out first.
     pub first_at: Option<Instant>,
+    /// How often an instance failed on a batch with it.
+    faults: u8,
     /// What the scheduler orders by.
     key: u64,
     /// When it is its turn: its own ticket, or that of the event it took the place of.
@@ -41,6 +46,11 @@ pub struct Item {
 }
 
 impl Item {
+    /// It may be the event on which instances fail: it leaves alone, so that others get by.
+    fn is_suspect(&self) -> bool {
+        self.faults >= SUSPECT_FROM
+    }
+
     /// This one instead of `older`.
     fn supersedes(&mut self, older: &Item) {
         self.turn = older.turn;
@@ -232,7 +242,8 @@ impl Schedule {
             (Ordering::Strict, _) => (0, false),
             (Ordering::None, _) => (own_key, false),
         };
-        let mut item = Item { ticket, event, attempt, first_at: None, key, turn: ticket, inherited: 0, barrier };
+        let mut item =
+            Item { ticket, event, attempt, first_at: None, faults: 0, key, turn: ticket, inherited: 0, barrier };
         if barrier {
             self.newest_barrier = Some(ticket);
         }
@@ -281,8 +292,8 @@ impl Schedule {
                 break;
             }
             let poison = head.event.poison().is_some();
-            // A row is the document as it is, however long ago its snapshot began.
-            let too_old = withhold.is_too_old(head.event.token().position().time) && !head.event.is_row();
+            // A row is the document as it is, however long ago its snapshot began; a gap is news.
+            let too_old = withhold.is_too_old(head.event.token().position().time) && !head.event.is_ageless();
             if poison || (head.attempt == 0 && too_old) {
                 let stops = poison && withhold.poison_stops;
                 if stops && !taken.is_empty() {
@@ -295,6 +306,9 @@ impl Schedule {
                 continue;
             }
             if head.barrier && (!taken.is_empty() || !self.batches.is_empty() || self.blocked > 0) {
+                break;
+            }
+            if head.is_suspect() && !taken.is_empty() {
                 break;
             }
             let size = head.event.raw().as_bytes().len();
@@ -311,10 +325,13 @@ impl Schedule {
             item.attempt = item.attempt.saturating_add(1);
             item.first_at.get_or_insert(now);
             bytes += size;
-            let alone = item.barrier;
+            let (barrier, suspect) = (item.barrier, item.is_suspect());
             taken.push(item);
-            if alone {
+            if barrier {
                 self.barrier = Some(key);
+                break;
+            }
+            if suspect {
                 break;
             }
         }
@@ -373,7 +390,13 @@ impl Schedule {
                     continue;
                 }
                 Verdict::Reject { reason } => settled.rejected.push((item, reason.clone())),
-                Verdict::Retry { reason, .. } if self.give_up_after.is_some_and(|after| item.tried(now) >= after) => {
+                // Also an event on which every instance fails: it would come back for ever.
+                Verdict::Retry { reason, .. } | Verdict::Failed { reason }
+                    if self.give_up_after.is_some_and(|after| item.tried(now) >= after) =>
+                {
+                    if let Verdict::Failed { reason } = own.as_ref().unwrap_or(&verdicts.default) {
+                        settled.failed.get_or_insert_with(|| reason.clone());
+                    }
                     settled.given_up.push((item, reason.clone()));
                 }
                 Verdict::Retry { after, reason } => {
@@ -388,7 +411,7 @@ impl Schedule {
                 }
                 Verdict::Failed { reason } => {
                     settled.failed.get_or_insert_with(|| reason.clone());
-                    again.push(item);
+                    again.push(Item { faults: item.faults.saturating_add(1), ..item });
                 }
             }
             state.held_back = true;

@@ -43,6 +43,8 @@ struct Slot {
 }
 
 enum What {
+    /// Beside the stream: no place is reached with it.
+    Aside,
     Event(Token),
     Row(RangeNumber, RowId),
 }
@@ -89,6 +91,12 @@ impl Settle {
     pub fn take(&mut self, token: &Token) -> Ticket {
         let read_to = std::mem::replace(&mut self.read_to, Place::After(token.clone()));
         self.push(What::Event(token.clone()), read_to)
+    }
+
+    /// Something beside the stream is to be settled before what is taken next; reading goes no further with it.
+    pub fn take_aside(&mut self) -> Ticket {
+        let read_to = self.read_to.clone();
+        self.push(What::Aside, read_to)
     }
 
     /// A row of the snapshot is taken for delivery. All rows come before the first event.
@@ -151,6 +159,7 @@ impl Settle {
             if let Some(slot) = self.slots.pop_front() {
                 self.first += 1;
                 match slot.what {
+                    What::Aside => {}
                     What::Event(token) => self.before_front = Place::After(token),
                     What::Row(range, id) => settle_rows(&mut self.snapshot, range, id, 1),
                 }

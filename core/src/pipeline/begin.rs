@@ -12,7 +12,7 @@ use super::{STOP_AGAIN, Shared};
 use crate::admin::Pending;
 use crate::backoff::Backoff;
 use crate::checkpoint::Store;
-use crate::dead_letters::{self, DeadLetterError};
+use crate::dead_letters;
 use crate::lane::life::{Change, Life};
 use crate::output::PreparedOutput;
 use crate::pipeline::PipelineError;
@@ -22,6 +22,9 @@ use crate::source::config::Start;
 use crate::source::place::Place;
 use crate::source::stream::{ChangeStream, StreamOptions};
 use crate::source::token::Timestamp64;
+
+/// For one attempt to begin, planning a snapshot included.
+const BEGIN_MAX: Duration = Duration::from_secs(300);
 
 /// Between attempts to begin, once the daemon runs.
 const AGAIN: Backoff = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(30) };
@@ -188,16 +191,13 @@ impl Beginning {
         Ok(())
     }
 
-    /// Where the dead letters go. A broadcast has none where another instance holds the folder: it keeps no position either.
+    /// Where the dead letters go. A broadcast has none in files: what it rejects is skipped then, and counted.
     pub async fn dead_letters(&self, shared: &Shared) -> Result<Option<Arc<dead_letters::Store>>, PipelineError> {
-        match shared.dead_letters().await {
-            Ok(store) => Ok(Some(store)),
-            Err(error @ DeadLetterError::InUse { .. }) if self.is_broadcast() => {
-                warn!(output = self.name(), "{error}; what this output rejects is skipped");
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
+        // It runs on every instance, and a folder has one owner: the one that delivers to the exclusive outputs.
+        if self.is_broadcast() && shared.config.dead_letters.is_file() {
+            return Ok(None);
         }
+        Ok(Some(shared.dead_letters().await?))
     }
 
     /// The shared stream for this output alone.
@@ -209,7 +209,8 @@ impl Beginning {
     pub async fn begin(self, shared: Arc<Shared>) -> Begun {
         let mut attempt = 0;
         loop {
-            match self.try_begin(&shared).await {
+            let begun = tokio::time::timeout(BEGIN_MAX, self.try_begin(&shared)).await;
+            match begun.unwrap_or(Err(PipelineError::Slow(BEGIN_MAX))) {
                 Ok(begun) => return begun,
                 Err(error) => {
                     attempt += 1;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Running;
 use super::slot::{Phase, Slot};
@@ -14,6 +14,9 @@ use crate::snapshot::{self, Progress};
 use crate::source::place::Place;
 use crate::source::stream::{ChangeStream, StreamOptions};
 
+/// For the proof that a place is there.
+const PROOF_MAX: Duration = Duration::from_secs(5);
+
 /// For what the loop waits for itself.
 const WITHIN: Duration = Duration::from_secs(10);
 
@@ -21,6 +24,10 @@ impl Running {
     /// Carries a command out. Those that take long are answered later.
     pub(super) async fn operate(&mut self, request: Request) {
         let Request { command, reply } = request;
+        // Who asked has given up: what nobody hears of must not happen.
+        if reply.is_closed() {
+            return;
+        }
         let answer = match command {
             Command::Status => Ok(self.status()),
             Command::Pause { output } => return self.pause(&output, reply).await,
@@ -82,15 +89,28 @@ impl Running {
         };
         // Durable before anything else: it must hold over a crash in the middle of the drain. A broadcast keeps nothing.
         if !self.slots[index].is_broadcast()
-            && let Err(error) = within(self.store.pause(output, true)).await
+            && let Err(error) = within(self.pause_durably(output)).await
         {
             return drop(reply.send(Err(error)));
         }
         info!(output, "paused by an operator");
         let slot = &mut self.slots[index];
         slot.paused = true;
+        // One that has not begun would begin at a place of long ago when it is resumed.
+        slot.snapshot = None;
         slot.waiting.push(reply);
         self.turn(index);
+    }
+
+    /// An output that could not begin yet has no checkpoint to note it in: then the pause holds as long as this process.
+    async fn pause_durably(&self, output: &str) -> Result<(), CheckpointError> {
+        match self.store.pause(output, true).await {
+            Err(CheckpointError::Missing { .. }) => {
+                warn!(output, "the output has no checkpoint yet: its pause does not outlive this process");
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     async fn resume(&mut self, output: &str, reply: Reply) {
@@ -166,7 +186,11 @@ impl Running {
             return Err(Refusal::Conflict(format!("that is {ahead} s ahead of the deployment's cluster time")));
         }
         // A place that the oplog does not hold would stop the output at its next step.
-        within(ChangeStream::open(options, place.clone())).await?;
+        // Only a place that is lost is answered at once; where the server has to look for long, it is there.
+        let proof = tokio::time::timeout(PROOF_MAX, ChangeStream::open(options, place.clone())).await;
+        if let Ok(Err(error)) = proof {
+            return Err(Refusal::Conflict(error.to_string()));
+        }
         within(self.store.save(output, &place, None)).await?;
         self.slots[index].has_no_snapshot();
         info!(output, %place, "checkpoint set by an operator");

@@ -8,6 +8,7 @@ use tracing::warn;
 use super::PipelineError;
 use crate::backoff::Backoff;
 use crate::checkpoint::CheckpointError;
+use crate::dead_letters::DeadLetterError;
 use crate::lease::LeaseError;
 use crate::snapshot::SnapshotError;
 use crate::source::error::SourceError;
@@ -40,11 +41,16 @@ impl PipelineError {
     /// Whether a retry helps.
     fn is_passing(&self) -> bool {
         match self {
-            PipelineError::Source(error) => matches!(error, SourceError::Passing { .. }),
+            PipelineError::Source(error) => matches!(error, SourceError::Passing { .. } | SourceError::Unreachable(_)),
             PipelineError::Checkpoint(error) => matches!(error, CheckpointError::MongoDb { passing: true, .. }),
             PipelineError::Lease(error) => {
                 matches!(error, LeaseError::MongoDb { passing: true, .. } | LeaseError::NoAnswer { .. })
             }
+            PipelineError::DeadLetters(error) => match error {
+                DeadLetterError::MongoDb { reason, .. } => !reason.contains("(code 13,"),
+                DeadLetterError::InUse { .. } => true,
+                _ => false,
+            },
             PipelineError::Snapshot(error) => matches!(error, SnapshotError::Passing { .. }),
             _ => false,
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use tokio::sync::oneshot;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Running;
 use super::run::{Reload, exclusive_names};
@@ -23,7 +23,7 @@ use crate::source::stream::{ChangeStream, StreamOptions};
 use crate::window::Coverage;
 
 /// For the server to answer a stream with the new filter.
-const OPEN_MAX: Duration = Duration::from_secs(30);
+const OPEN_MAX: Duration = Duration::from_secs(15);
 
 /// Counters of reloads. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -94,7 +94,9 @@ impl Running {
         let (done, gone_over) = oneshot::channel();
         // Where the pump has ended the daemon ends, and its loop is about to hear of it.
         if self.switches.send(Switch { stream, coverage, done }).await.is_ok() {
-            let _ = gone_over.await;
+            if tokio::time::timeout(OPEN_MAX, gone_over).await.is_err() {
+                warn!("the source has not gone over to the new filter yet, it does when MongoDB answers");
+            }
         }
     }
 
@@ -106,7 +108,7 @@ impl Running {
             match self.index(&output.config.name) {
                 None => {
                     added += 1;
-                    self.slots.push(Slot::new(output, &self.shared.metrics));
+                    self.slots.push(Slot::new(output, &self.shared.metrics, &self.shared.ports));
                 }
                 Some(index) => {
                     let slot = &mut self.slots[index];

@@ -218,6 +218,9 @@ impl Running {
     /// A lane of a lost lease has nothing to wait for: what it would write is refused.
     fn end_exclusive(&mut self) {
         for slot in self.slots.iter_mut().filter(|slot| !slot.is_broadcast()) {
+            // What is wanted of it is known to the other instance; this one reads it again when it takes over.
+            slot.paused = false;
+            slot.snapshot = None;
             match &slot.phase {
                 Phase::Running(lane) => _ = lane.drain.send_replace(Some(Instant::now())),
                 Phase::Beginning(task) => task.abort(),
@@ -246,6 +249,7 @@ impl Running {
             if gone {
                 slot.answer(Err(Refusal::NotFound(format!("output {} is no longer configured", slot.name()))));
                 lanes.forget(slot.name());
+                slot.port.set_configured(false);
                 info!(output = slot.name(), "output removed; its checkpoint stays");
             }
             !gone
@@ -311,7 +315,7 @@ impl Running {
             slot.snapshot = None;
         }
         match begun {
-            Ok(begun) if begun.first.paused => {
+            Ok(begun) if begun.first.paused && matches!(slot.phase, Phase::Beginning(_)) => {
                 slot.paused = true;
                 slot.left_at = Some(begun.first.place.time().seconds());
                 slot.phase = Phase::Idle;

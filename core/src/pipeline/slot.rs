@@ -1,6 +1,7 @@
 //! One output as the pipeline sees it: what is wanted of it, and what it is doing. Pure bookkeeping; starts and ends nothing.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use serde_json::Value;
@@ -14,6 +15,21 @@ use crate::lane::replay::ReplaySender;
 use crate::output::PreparedOutput;
 use crate::plugin::Port;
 use crate::snapshot::Progress;
+
+/// The ports by output: one that comes back with a later reload has the one it had.
+#[derive(Default)]
+pub(super) struct Ports(std::sync::Mutex<HashMap<String, Arc<Port>>>);
+
+impl Ports {
+    fn of(&self, output: &PreparedOutput) -> Arc<Port> {
+        let (name, form) = (&output.config.name, output.config.json);
+        let mut ports = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = if output.library.descriptor().broadcast { Port::of_broadcast } else { Port::new };
+        let port = ports.entry(name.clone()).or_insert_with(|| new(name, form));
+        port.set_configured(true);
+        Arc::clone(port)
+    }
+}
 
 /// One output.
 pub(super) struct Slot {
@@ -75,11 +91,9 @@ impl Slot {
     }
 
     /// A slot without a lane.
-    pub fn new(output: PreparedOutput, metrics: &PipelineMetrics) -> Slot {
-        let descriptor = output.library.descriptor();
-        let port = if descriptor.broadcast { Port::of_broadcast } else { Port::new };
+    pub fn new(output: PreparedOutput, metrics: &PipelineMetrics, ports: &Ports) -> Slot {
         Slot {
-            port: port(&output.config.name, output.config.json),
+            port: ports.of(&output),
             metrics: metrics.of(&output.config.name),
             output: Arc::new(output),
             next: None,

@@ -187,7 +187,7 @@ fn gather() -> BTreeMap<String, Family> {
     for (name, (kind, help)) in FAMILIES.lock().unwrap_or_else(PoisonError::into_inner).iter() {
         families.insert(name.clone(), Family { kind: *kind, help: help.clone(), samples: Vec::new() });
     }
-    for port in Port::all() {
+    for port in Port::all().into_iter().filter(|port| port.is_configured()) {
         let mut add = |name: &str, labels: &[(String, String)], value: f64| {
             let Some(family) = families.get_mut(name) else { return };
             let mut all = vec![("output".to_owned(), port.output().to_owned())];

@@ -28,6 +28,7 @@ pub struct Port {
     /// A [`JsonForm`] as a number: a reload may change it between two instances.
     form: AtomicU8,
     host: HostRef,
+    configured: AtomicBool,
     next_instance: AtomicU64,
     late_completions: AtomicU64,
     abandoned_instances: AtomicU64,
@@ -67,6 +68,7 @@ impl Port {
             output: output.to_owned(),
             form: AtomicU8::new(form as u8),
             host: HostRef(Box::leak(Box::new(host::services(ctx)))),
+            configured: AtomicBool::new(true),
             next_instance: AtomicU64::new(1),
             late_completions: AtomicU64::new(0),
             abandoned_instances: AtomicU64::new(0),
@@ -78,6 +80,15 @@ impl Port {
         });
         ports.push(port.clone());
         port
+    }
+
+    /// Whether its output is still configured; of others nothing is shown.
+    pub fn set_configured(&self, configured: bool) {
+        self.configured.store(configured, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_configured(&self) -> bool {
+        self.configured.load(Ordering::Relaxed)
     }
 
     /// What the next instance is: between two instances, not while one is up.

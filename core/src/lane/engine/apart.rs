@@ -41,7 +41,7 @@ impl Engine {
     pub fn take_gap(&mut self, event: Arc<Event>, reason: String, place: Place, is_kept: bool) {
         if is_kept {
             self.held += self.charge(&event);
-            let ticket = self.settle.take(event.token());
+            let ticket = self.settle.take_aside();
             let (output, id) = (self.output.clone(), *event.id());
             let event = Arc::clone(&event);
             self.letters.push_back((ticket, Letter { output, id, kind: Kind::Gap, reason, attempts: 0, event }));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::dead_letters::Kind;
-use crate::event::{Event, RowHead};
+use crate::event::{Event, RowHead, gap};
 use crate::lane::config::{Backlog, Config, Keep, OnReject, Ordering};
 use crate::lane::engine::effects::{Effects, ReplayEnd, Taken};
 use crate::lane::engine::{Engine, LETTERS_MAX, Setup};
@@ -12,6 +12,7 @@ use crate::lane::tests::reader::reached;
 use crate::lane::tests::settings::{defaults, event, index};
 use crate::plugin::{Verdict, Verdicts};
 use crate::snapshot::{RangeNumber, Read, Row};
+use crate::source::place::Place;
 use crate::source::token::Timestamp64;
 
 /// An engine, and the newest cluster time that it is told.
@@ -63,6 +64,13 @@ impl Case {
 
     fn leaves(&mut self, after_s: u64) -> Option<Vec<(u32, u32)>> {
         self.leave(after_s, &mut Effects::default()).map(|(_, events)| events)
+    }
+
+    /// The same for what is no event of the test's own numbering.
+    fn leave_any(&mut self, after_s: u64) -> Option<(u64, usize)> {
+        let now = self.start + Duration::from_secs(after_s);
+        let leaving = self.engine.hand_out(now, self.newest(), &mut Effects::default())?;
+        Some((leaving.delivery, leaving.batch.len()))
     }
 
     fn answer(&mut self, after_s: u64, delivery: u64, verdict: Verdict) -> Effects {
@@ -302,4 +310,57 @@ fn a_replay_of_what_cannot_be_delivered_ends_with_the_reason() {
     let mut effects = Effects::default();
     assert_eq!(case.leave(0, &mut effects), None);
     assert_eq!(effects.replays, [(0, ReplayEnd::Rejected { reason: "too large".to_owned(), attempts: 1 })]);
+}
+
+#[test]
+fn an_event_on_which_instances_fail_leaves_alone_and_is_given_up_in_the_end() {
+    let mut case = Case::new(|config| {
+        config.retry.give_up_after = Some(Duration::from_secs(60));
+        config.concurrency = 1;
+    });
+    for second in 1..=3 {
+        case.take(second, Some(second as i32));
+    }
+    let failed = || Verdict::Failed { reason: "panicked".to_owned() };
+    assert_eq!(case.leaves(0), Some(vec![(1, 1), (2, 1), (3, 1)]));
+    assert_eq!(case.answer(1, 0, failed()).failed.as_deref(), Some("panicked"));
+    assert_eq!(case.leaves(1), Some(vec![(1, 2), (2, 2), (3, 2)]), "it may have been anything");
+    case.answer(2, 1, failed());
+    // From now on each by itself: those that are sound get by.
+    assert_eq!(case.leaves(2), Some(vec![(1, 3)]));
+    assert_eq!(case.answer(3, 2, Verdict::Ack).acked, 1);
+    assert_eq!(case.leaves(3), Some(vec![(2, 3)]));
+    let effects = case.answer(70, 3, failed());
+    assert_eq!((effects.refused.len(), effects.failed.is_some()), (1, true), "given up, and the instance is replaced");
+    assert_eq!(case.leaves(70), Some(vec![(3, 3)]));
+    assert_eq!(case.answer(71, 4, Verdict::Ack).acked, 1);
+    case.engine.buried(1);
+    assert_eq!(case.unsettled(), 0);
+}
+
+#[test]
+fn a_gap_is_passed_when_its_letter_is_durable_and_it_was_delivered() {
+    for letter_first in [true, false] {
+        let mut case = Case::new(|_| {});
+        let at = |second: u64| Timestamp64(second << 32);
+        let before = case.engine.settle().low_water().clone();
+        let gap = Arc::new(gap::event(at(1), at(500)).expect("an event"));
+        case.engine.take_gap(gap, "lost".to_owned(), Place::From(at(500)), true);
+        assert_eq!(case.engine.letters_waiting(), 1);
+        let (delivery, _) = case.leave_any(0).expect("it is delivered");
+        let mut steps = [0, 1];
+        if !letter_first {
+            steps.reverse();
+        }
+        for (done, step) in steps.into_iter().enumerate() {
+            assert_eq!(*case.engine.settle().low_water(), before, "after {done} of 2, letter first: {letter_first}");
+            if step == 0 {
+                case.engine.buried(1);
+            } else {
+                case.answer(1, delivery, Verdict::Ack);
+            }
+        }
+        assert_eq!(case.engine.settle().low_water().time(), at(500));
+        assert_eq!((case.unsettled(), case.engine.held_bytes()), (0, 0));
+    }
 }

@@ -13,6 +13,7 @@
 pub mod file;
 pub mod metrics;
 pub mod mongodb;
+pub mod process;
 mod validity;
 
 use std::sync::Arc;
@@ -76,6 +77,8 @@ struct Former {
     holder: String,
     /// It gave the lease back; else it ran out.
     released: bool,
+    /// Its process is dead: the lease had not run out.
+    is_dead: bool,
     /// Since then.
     overdue: Duration,
 }
@@ -279,10 +282,13 @@ impl Contender {
                 self.standing.send_replace(Standing::Holder { epoch });
                 self.metrics.taken(epoch);
                 match before {
-                    Some(Former { holder, released: true, overdue }) => {
+                    Some(Former { holder, is_dead: true, .. }) => {
+                        warn!(epoch, "delivering: {holder}, which had the lease, is dead");
+                    }
+                    Some(Former { holder, released: true, overdue, .. }) => {
                         info!(epoch, "delivering: {holder} gave the lease back {overdue:?} ago");
                     }
-                    Some(Former { holder, released: false, overdue }) => {
+                    Some(Former { holder, released: false, overdue, .. }) => {
                         warn!(epoch, "delivering: the lease of {holder} ran out {overdue:?} ago");
                     }
                     None => info!(epoch, "delivering: this instance holds the lease"),

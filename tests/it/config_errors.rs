@@ -307,8 +307,9 @@ const CASES: &[Case] = &[
     // Where to start.
     case(
         WATCH,
-        "watch = [\"*\"]\nstart = \"snapshot\"",
-        "config.toml:5:9: source.start: \"snapshot\" is not available yet, write \"now\", a time or an event id",
+        "watch = [\"*\"]\nstart = \"snapshot\"\npipeline = [{ \"$unset\" = \"fullDocument.secret\" }]",
+        "config.toml:5:9: source.start: source.pipeline is not applied to the rows of a snapshot, which would show what it hides; \
+         remove one of the two",
     ),
     case(
         WATCH,
@@ -318,7 +319,7 @@ const CASES: &[Case] = &[
     case(
         WATCH,
         "watch = [\"*\"]\nstart = \"yesterday\"",
-        "config.toml:5:9: source.start: \"yesterday\" is not a start, write \"now\", a time such as \"2026-01-31T00:00:00Z\" or an event id",
+        "config.toml:5:9: source.start: \"yesterday\" is not a start, write \"now\", \"snapshot\", a time such as \"2026-01-31T00:00:00Z\" or an event id",
     ),
     // What need not be delivered, and what cannot be.
     case(

@@ -53,6 +53,21 @@ pub fn free_port() -> u16 {
 /// SIGSTOP: the process keeps its sockets and memory and does nothing. It can still be killed.
 pub fn pause(process: &Child) {
     kill_process(Pid::from_child(process), Signal::STOP).expect("send SIGSTOP");
+    // The signal goes to one thread, which stops the others when it gets a processor: until then they work on.
+    let started = Instant::now();
+    while !is_stopped(process.id()) {
+        assert!(started.elapsed() < Duration::from_secs(30), "process {} does not stop", process.id());
+        std::thread::yield_now();
+    }
+}
+
+/// Whether every thread of the process is stopped.
+fn is_stopped(id: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{id}/task")).expect("threads of the process");
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['T', 't']))
+    })
 }
 
 /// SIGCONT.

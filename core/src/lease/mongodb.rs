@@ -1,6 +1,6 @@
 //! The lease as a document of the deployment itself: database `tailwater`, collection `leases`, one document per name.
 //!
-//! `{_id: name, holder, epoch, expiresAt, renewedAt, releasedAt?}`. All times are the server's (`$$NOW`), so the clocks of the
+//! `{_id: name, holder, process?, epoch, expiresAt, renewedAt, releasedAt?}`. All times are the server's (`$$NOW`), so the clocks of the
 //! instances do not matter. Every change is one conditional write that a majority has to confirm: a primary that was deposed
 //! without knowing cannot grant anything, and what was granted outlives it.
 
@@ -12,6 +12,7 @@ use mongodb::error::Error;
 use mongodb::{Client, Collection};
 
 use crate::checkpoint::mongodb::{MongoDbStore, advice, durably, is_duplicate};
+use crate::lease::process::Process;
 use crate::lease::{Answer, Former, LeaseError, Renewal, Times};
 use crate::source::error::{Class, classify, one_line};
 use crate::source::scope::OWN_DATABASE;
@@ -22,12 +23,16 @@ pub struct MongoDbArbiter {
     checkpoints: MongoDbStore,
     name: String,
     instance: String,
+    /// This process; `None` where the system does not tell.
+    process: Option<Process>,
     duration_ms: i64,
 }
 
 /// What the document says, and what the server's clock says about it.
 struct Seen {
     holder: Option<String>,
+    /// The process of the holder.
+    process: Option<Process>,
     epoch: u64,
     /// Until it ends; negative since it has.
     remaining_ms: i64,
@@ -44,6 +49,7 @@ impl MongoDbArbiter {
             checkpoints: MongoDbStore::new(client, name),
             name: name.to_owned(),
             instance: instance.to_owned(),
+            process: Process::own(),
             duration_ms: i64::try_from(times.duration.as_millis()).unwrap_or(i64::MAX),
         }
     }
@@ -69,15 +75,25 @@ impl MongoDbArbiter {
             }
             return Ok(Answer::Held { holder: None, remaining: None });
         }
-        if seen.remaining_ms > 0 {
+        // It cannot renew any more, and cannot deliver: nobody has to wait until its lease has run out.
+        let is_dead = seen.process.as_ref().is_some_and(Process::is_dead);
+        if seen.remaining_ms > 0 && !is_dead {
             let remaining = Duration::from_millis(seen.remaining_ms.unsigned_abs());
             return Ok(Answer::Held { holder: seen.holder, remaining: Some(remaining) });
         }
         // What was seen is only a hint. The condition says it again, at the moment of the write.
         let ended = doc! { "$expr": { "$lte": ["$expiresAt", "$$NOW"] } };
-        let filter = doc! { "_id": &self.name, "epoch": seen.epoch as i64, "$and": [ended] };
+        let mut filter = doc! { "_id": &self.name, "epoch": seen.epoch as i64 };
+        match &seen.process {
+            Some(process) if is_dead => filter.insert("process", process.to_document()),
+            _ => filter.insert("$and", vec![ended]),
+        };
         let mut mine = self.renewed();
         mine.extend(doc! { "holder": &self.instance, "epoch": seen.epoch as i64 + 1, "releasedAt": "$$REMOVE" });
+        match &self.process {
+            Some(process) => mine.insert("process", doc! { "$literal": process.to_document() }),
+            None => mine.insert("process", "$$REMOVE"),
+        };
         if self.leases.find_one_and_update(filter, vec![doc! { "$set": mine }]).await?.is_none() {
             return Ok(Answer::Held { holder: None, remaining: None });
         }
@@ -85,6 +101,7 @@ impl MongoDbArbiter {
         let before = seen.holder.map(|holder| Former {
             holder,
             released: seen.released_ms.is_some(),
+            is_dead: is_dead && seen.remaining_ms > 0,
             overdue: Duration::from_millis(u64::try_from(overdue_ms).unwrap_or(0)),
         });
         Ok(Answer::Granted { epoch: seen.epoch + 1, before })
@@ -123,6 +140,7 @@ impl MongoDbArbiter {
     async fn look(&self) -> Result<Option<Seen>, Error> {
         let project = doc! {
             "holder": 1,
+            "process": 1,
             "epoch": 1,
             "remaining": { "$subtract": ["$expiresAt", "$$NOW"] },
             "released": { "$subtract": ["$$NOW", "$releasedAt"] },
@@ -131,6 +149,7 @@ impl MongoDbArbiter {
         let found = self.leases.aggregate(one).await?.try_next().await?;
         Ok(found.map(|found| Seen {
             holder: found.get_str("holder").ok().map(str::to_owned),
+            process: found.get_document("process").ok().and_then(Process::from_document),
             epoch: found.get_i64("epoch").ok().and_then(|epoch| u64::try_from(epoch).ok()).unwrap_or(0),
             remaining_ms: found.get_i64("remaining").unwrap_or(0),
             released_ms: found.get_i64("released").ok(),

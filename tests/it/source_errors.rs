@@ -118,7 +118,7 @@ async fn a_user_without_the_privileges_or_the_password() {
         ["open change stream on the deployment", "not authorized on admin", "grant the user find and changeStream"];
     check(&uri("full", "secret"), "watch = [\"*\"]", "", &everything).await;
     let checkpoint =
-        ["checkpoint of all in MongoDB", "not authorized on tailwater", "grant the user readWrite on tailwater"];
+        ["lease of default in MongoDB", "not authorized on tailwater", "grant the user readWrite on tailwater"];
     check(&uri("reader", "secret"), SHOP, "", &checkpoint).await;
     let password = ["connect to MongoDB", "Authentication failed", "check user, password and authSource in source.uri"];
     check(&uri("full", "wrong"), SHOP, "", &password).await;

@@ -11,6 +11,7 @@ pub mod record;
 pub mod selection;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Weak;
 use std::time::Duration;
 
 use ::mongodb::Client;
@@ -21,7 +22,7 @@ use self::metrics::DeadLetterMetrics;
 pub use self::selection::{Chosen, Filter, Letters, Selection};
 use crate::event::EventId;
 
-/// How often [`Store::tend`] counts anew and removes what has expired.
+/// How often [`tend`] counts anew and removes what has expired.
 const TEND_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Where dead letters are kept.
@@ -295,14 +296,15 @@ impl Store {
         self.tell();
         refreshed
     }
+}
 
-    /// Refreshes once a minute, until it is dropped: for a task beside the lanes. Cancel safe.
-    pub async fn tend(&self) {
-        loop {
-            tokio::time::sleep(TEND_INTERVAL).await;
-            if let Err(error) = self.refresh().await {
-                warn!("{error}");
-            }
+/// Refreshes a store once a minute, as long as there is one: for a task beside the lanes. Cancel safe.
+pub async fn tend(store: Weak<Store>) {
+    loop {
+        tokio::time::sleep(TEND_INTERVAL).await;
+        let Some(store) = store.upgrade() else { return };
+        if let Err(error) = store.refresh().await {
+            warn!("{error}");
         }
     }
 }

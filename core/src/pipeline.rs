@@ -20,13 +20,12 @@ mod replays;
 mod run;
 mod slot;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
 use prometheus_client::registry::Registry;
 use tokio::sync::Mutex;
-use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
 use crate::admin::Readiness;
@@ -162,23 +161,12 @@ struct Shared {
     config: Config,
     deployment: Deployment,
     store: Arc<Store>,
-    /// Opened with the first output that needs it: a folder belongs to the instance that delivers.
-    dead_letters: Mutex<Option<OpenLetters>>,
+    /// Open while a lane, a replay or an answer needs it: a folder belongs to the instance that delivers, and must be free when
+    /// another one takes over.
+    dead_letters: Mutex<Weak<dead_letters::Store>>,
     /// The shared stream without a filter.
     options: StreamOptions,
     metrics: PipelineMetrics,
-}
-
-/// The store of dead letters, and the task that looks after it.
-struct OpenLetters {
-    store: Arc<dead_letters::Store>,
-    tend: AbortHandle,
-}
-
-impl Drop for OpenLetters {
-    fn drop(&mut self) {
-        self.tend.abort();
-    }
 }
 
 impl Shared {
@@ -187,25 +175,18 @@ impl Shared {
         cluster_time(&self.deployment.client).await
     }
 
-    /// The store of dead letters, opened with its first use and looked after in the background from then on.
+    /// The store of dead letters, looked after in the background as long as somebody has it.
     async fn dead_letters(&self) -> Result<Arc<dead_letters::Store>, DeadLetterError> {
         let mut open = self.dead_letters.lock().await;
-        if let Some(open) = &*open {
-            return Ok(Arc::clone(&open.store));
+        if let Some(store) = open.upgrade() {
+            return Ok(store);
         }
-        let (config, client, metrics) = (&self.config, &self.deployment.client, self.metrics.dead_letters.clone());
-        let store = dead_letters::Store::open(&config.dead_letters, &config.name, client, metrics).await?;
-        let store = Arc::new(store);
-        let tended = Arc::clone(&store);
-        let tend = tokio::spawn(async move { tended.tend().await }).abort_handle();
-        *open = Some(OpenLetters { store: Arc::clone(&store), tend });
+        let (config, client) = (&self.config, &self.deployment.client);
+        let metrics = self.metrics.dead_letters.clone();
+        let store = Arc::new(dead_letters::Store::open(&config.dead_letters, &config.name, client, metrics).await?);
+        *open = Arc::downgrade(&store);
+        tokio::spawn(dead_letters::tend(Weak::clone(&open)));
         Ok(store)
-    }
-
-    /// Lets go of the store; it is closed, and its folder free, when the last lane that uses it has ended.
-    fn close_dead_letters(self: &Arc<Self>) {
-        let shared = Arc::clone(self);
-        tokio::spawn(async move { drop(shared.dead_letters.lock().await.take()) });
     }
 
     /// The store for what this instance writes while it holds the lease in `epoch`.

@@ -111,6 +111,16 @@ impl Chosen {
         Chosen { all: true, ..Chosen::default() }
     }
 
+    /// Those among them that are of this output.
+    pub fn only(&self, output: &str) -> Chosen {
+        match self.of(output) {
+            Letters::All => Chosen { outputs: vec![output.to_owned()], ..Chosen::default() },
+            Letters::Of(ids) => {
+                Chosen { keys: ids.into_iter().map(|id| LetterKey::new(output, id)).collect(), ..Chosen::default() }
+            }
+        }
+    }
+
     /// Whether a letter is one of them.
     pub fn has(&self, key: &LetterKey) -> bool {
         self.all || self.outputs.contains(&key.output) || self.events.contains(&key.id) || self.keys.contains(key)
@@ -155,7 +165,10 @@ mod tests {
                 Letters::Of(ids) => ids.contains(&id),
             };
             assert_eq!(of, expected, "{output} {id}");
+            assert_eq!(chosen.only(output).has(&LetterKey::new(output, id)), expected, "{output} {id}");
+            assert!(!chosen.only("other").has(&LetterKey::new(output, id)));
         }
+        assert!(Chosen::all().only("live").has(&LetterKey::new("live", a)));
         assert_eq!(Chosen::all().of("any"), Letters::All);
     }
 

@@ -29,6 +29,8 @@ pub struct Burial {
     /// `None`: this output has no dead letters.
     bury: Option<Bury>,
     writing: Option<Writing>,
+    /// Letters in the next write.
+    at_once: usize,
     /// No write before this.
     not_before: Instant,
     failures: u32,
@@ -63,7 +65,15 @@ pub enum Buried {
 impl Burial {
     /// Nothing written yet.
     pub fn new(output: &str, bury: Option<Bury>) -> Self {
-        Burial { output: output.to_owned(), bury, writing: None, not_before: Instant::now(), failures: 0, full: false }
+        Burial {
+            output: output.to_owned(),
+            bury,
+            writing: None,
+            at_once: LETTERS_PER_WRITE,
+            not_before: Instant::now(),
+            failures: 0,
+            full: false,
+        }
     }
 
     /// Whether there is a store.
@@ -74,7 +84,7 @@ impl Burial {
     /// Begins to write what waits. Nothing happens while a write is under way, or too soon after a failed one.
     pub fn begin(&mut self, engine: &Engine, now: Instant) {
         let Some(bury) = self.bury.as_ref().filter(|_| self.due(engine).is_some_and(|due| due <= now)) else { return };
-        let letters = engine.letters(LETTERS_PER_WRITE);
+        let letters = engine.letters(self.at_once);
         let count = letters.len();
         let write = bury(letters);
         let task = tokio::spawn(async move {
@@ -108,7 +118,13 @@ impl Burial {
                     info!(output = self.output, "dead letters are written again");
                 }
                 self.failures = 0;
+                self.at_once = (self.at_once * 2).min(LETTERS_PER_WRITE);
                 Buried::Durable(count)
+            }
+            // All of them do not fit, a part may: of what waits, the oldest are kept as long as there is room for one.
+            Err(Fault::Full(_)) if count > 1 => {
+                self.at_once = count / 2;
+                Buried::Failed
             }
             Err(Fault::Full(reason)) => {
                 self.full = true;

@@ -292,7 +292,7 @@ impl Engine {
         let batch = batch.iter().map(delivered).collect();
         for item in withheld {
             let reason = item.event.poison().unwrap_or_default().to_owned();
-            self.end_replay(&item, ReplayEnd::Rejected { reason }, effects);
+            self.end_replay(&item, ReplayEnd::Rejected { reason, attempts: item.attempt }, effects);
         }
         batch
     }
@@ -390,11 +390,11 @@ impl Engine {
             self.end_replay(item, ReplayEnd::Acked, effects);
         }
         for (item, reason) in done.rejected {
-            self.end_replay(&item, ReplayEnd::Rejected { reason }, effects);
+            self.end_replay(&item, ReplayEnd::Rejected { reason, attempts: item.attempt }, effects);
         }
         for (item, reason) in done.given_up {
             let reason = self.given_up(&reason);
-            self.end_replay(&item, ReplayEnd::Rejected { reason }, effects);
+            self.end_replay(&item, ReplayEnd::Rejected { reason, attempts: item.attempt }, effects);
         }
     }
 

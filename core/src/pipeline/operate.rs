@@ -63,7 +63,7 @@ impl Running {
     }
 
     /// The slot of an output that this instance may change.
-    fn own(&self, output: &str) -> Result<usize, Refusal> {
+    pub(super) fn own(&self, output: &str) -> Result<usize, Refusal> {
         let index = self.index(output).ok_or_else(|| {
             let known: Vec<_> = self.slots.iter().map(Slot::name).collect();
             Refusal::NotFound(format!("no output {output} is configured and enabled; there are {}", known.join(", ")))

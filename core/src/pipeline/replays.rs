@@ -6,18 +6,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
+use futures::{StreamExt, stream};
 use serde_json::json;
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex, oneshot};
 use tracing::{info, warn};
 
-use super::Running;
 use super::slot::Phase;
+use super::{Running, Shared};
+use crate::backoff::Backoff;
 use crate::control::{Letters, Refusal, Reply};
 use crate::dead_letters::api::{Dropped, Job, Listed, Progress, Whole};
-use crate::dead_letters::{Chosen, DeadLetterError, LetterKey, Store};
+use crate::dead_letters::{Chosen, DeadLetterError, LetterKey, Matched, Store, Stored};
 use crate::lane::engine::effects::ReplayEnd;
 use crate::lane::replay::{Replay, ReplaySender};
 
@@ -27,9 +28,14 @@ const JOBS_MAX: usize = 100;
 /// Jobs at work at once.
 const WORKING_MAX: usize = 4;
 
-/// Letters that are read at once, and their bytes.
-const PAGE_MAX: usize = 100;
+/// Letters that are read at once, and their bytes. Those behind wait until all of them have ended: one that is tried for hours holds
+/// back no others of its page.
+const PAGE_MAX: usize = 1_000;
 const PAGE_BYTES_MAX: u64 = 4 << 20;
+
+/// After the last letter of a page, while the store does not answer. What it does not take away then stays, and is delivered again.
+const REMOVE_AGAIN: Backoff = Backoff { min: Duration::from_millis(200), max: Duration::from_secs(10) };
+const REMOVE_TRIES: u32 = 10;
 
 /// The jobs, by number.
 #[derive(Default)]
@@ -54,6 +60,16 @@ impl JobState {
             rejected: self.rejected.load(Ordering::Relaxed),
             left: self.left.load(Ordering::Relaxed),
         }
+    }
+
+    /// Letters that were delivered, or rejected again.
+    fn ended(&self) -> u64 {
+        self.acked.load(Ordering::Relaxed) + self.rejected.load(Ordering::Relaxed)
+    }
+
+    /// So many of those that were left are done, or gone. Only the job itself calls it.
+    fn none_left_of(&self, letters: u64) {
+        self.left.store(self.left.load(Ordering::Relaxed).saturating_sub(letters), Ordering::Relaxed);
     }
 }
 
@@ -101,100 +117,176 @@ impl Running {
     }
 
     fn replay(&mut self, chosen: Chosen, reply: Reply) {
-        if self.replays.working() >= WORKING_MAX {
-            let why = format!("{WORKING_MAX} replays are at work, wait for one of them");
-            return drop(reply.send(Err(Refusal::Conflict(why))));
-        }
-        let named = chosen.outputs.iter().chain(chosen.keys.iter().map(|key| &key.output));
-        for output in named {
-            let at_work = self.index(output).is_some_and(|index| matches!(self.slots[index].phase, Phase::Running(_)));
-            if !at_work {
-                let why = format!("output {output} is not at work here, so nothing can be delivered to it");
-                return drop(reply.send(Err(Refusal::Conflict(why))));
-            }
-        }
-        let lanes: Vec<(String, ReplaySender)> = (self.slots.iter())
-            .filter_map(|slot| match &slot.phase {
-                Phase::Running(lane) => Some((slot.name().to_owned(), lane.replays.clone())),
-                _ => None,
-            })
-            .collect();
+        let lanes = match self.lanes_for(&chosen) {
+            Ok(lanes) => lanes,
+            Err(refusal) => return drop(reply.send(Err(refusal))),
+        };
         let (number, job) = self.replays.begin();
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
-            let counted = async {
-                let store = shared.dead_letters().await?;
-                let matched = store.count(&chosen).await?;
-                Ok::<_, DeadLetterError>((store, matched))
-            };
-            match counted.await {
+            match plan(&shared, &chosen).await {
                 Ok((store, matched)) => {
                     job.left.store(matched.letters - matched.stubs, Ordering::Relaxed);
                     let begun = Job { job: number, matched: matched.letters, stubs: matched.stubs };
                     let _ = reply.send(Ok(json!(begun)));
                     info!(job = number, letters = matched.letters, stubs = matched.stubs, "replaying dead letters");
-                    for (output, lane) in lanes {
-                        if let Err(error) = replay_output(&store, &output, &chosen, &lane, &job).await {
-                            warn!(job = number, output, "replay dead letters: {error}; the rest of them stay");
+                    for lane in lanes {
+                        if let Err(error) = replay_output(&store, &lane, &chosen, &job).await {
+                            warn!(
+                                job = number,
+                                output = lane.output,
+                                "replay dead letters: {error}; the rest of them stay"
+                            );
                         }
                     }
-                    let Progress { acked, rejected, .. } = job.progress();
-                    info!(job = number, acked, rejected, "replay is over");
+                    let Progress { acked, rejected, left, .. } = job.progress();
+                    info!(job = number, acked, rejected, left, "replay is over");
                 }
                 Err(error) => drop(reply.send(Err(Refusal::Failed(error.to_string())))),
             }
-            job.left.store(0, Ordering::Relaxed);
             job.done.store(true, Ordering::Release);
         });
     }
+
+    /// The lanes of all outputs that are at work. Whoever names an output that is not gets no for an answer.
+    fn lanes_for(&self, chosen: &Chosen) -> Result<Vec<LaneIn>, Refusal> {
+        if self.replays.working() >= WORKING_MAX {
+            let why = format!(
+                "{WORKING_MAX} replays are at work, wait for one of them (the daemon's log tells of their ends)"
+            );
+            return Err(Refusal::Conflict(why));
+        }
+        for output in chosen.outputs.iter().chain(chosen.keys.iter().map(|key| &key.output)) {
+            let slot = &self.slots[self.own(output)?];
+            let why = match &slot.phase {
+                _ if slot.paused => format!("is paused, run: tailwater output resume {output}"),
+                Phase::Running(_) if !slot.metrics.is_stopped() => continue,
+                Phase::Running(_) | Phase::Failed => {
+                    format!("has stopped; mend the cause, then run: tailwater output resume {output}")
+                }
+                Phase::Idle | Phase::Beginning(_) | Phase::Ending => {
+                    "is not at work yet, ask again when it is".to_owned()
+                }
+            };
+            return Err(Refusal::Conflict(format!("nothing can be delivered to output {output}: it {why}")));
+        }
+        let lanes = self.slots.iter().filter(|slot| !slot.metrics.is_stopped()).filter_map(|slot| match &slot.phase {
+            Phase::Running(ends) => Some(LaneIn {
+                output: slot.name().to_owned(),
+                replays: ends.replays.clone(),
+                turn: Arc::clone(&ends.replays_turn),
+            }),
+            _ => None,
+        });
+        let lanes: Vec<LaneIn> = lanes.collect();
+        if lanes.is_empty() {
+            return Err(Refusal::Conflict("no output is at work here, so nothing can be delivered".to_owned()));
+        }
+        Ok(lanes)
+    }
 }
 
-/// Page by page, in stream order; the next page is read when all of the last one have ended.
-async fn replay_output(
-    store: &Store,
-    output: &str,
-    chosen: &Chosen,
-    lane: &ReplaySender,
-    job: &JobState,
-) -> Result<(), DeadLetterError> {
-    let letters = chosen.of(output);
-    let mut after = None;
-    loop {
-        let page = store.load(output, &letters, after, PAGE_MAX, PAGE_BYTES_MAX).await?;
-        let Some(last) = page.last() else { return Ok(()) };
-        after = Some(last.summary.key.id);
-        let mut ends = FuturesUnordered::new();
-        for stored in &page {
-            // A stub stays; it was counted as one.
-            let Ok(letter) = stored.letter() else { continue };
-            let (end, ended) = oneshot::channel();
-            let attempts = letter.attempts;
-            if lane.send(Replay { event: letter.event, attempts, end }).await.is_err() {
-                return Ok(());
-            }
-            let key = stored.summary.key.clone();
-            ends.push(async move { (key, attempts, ended.await.unwrap_or(ReplayEnd::Dropped)) });
-        }
-        let mut acked: Vec<LetterKey> = Vec::new();
-        while let Some((key, attempts, end)) = ends.next().await {
-            match end {
-                ReplayEnd::Acked => acked.push(key),
-                ReplayEnd::Rejected { reason } => {
-                    store.update(&key, &reason, attempts.saturating_add(1)).await?;
-                    job.rejected.fetch_add(1, Ordering::Relaxed);
-                    job.left.fetch_sub(1, Ordering::Relaxed);
-                }
-                // The lane is ending: nothing more will be delivered.
-                ReplayEnd::Dropped => after = None,
-            }
-        }
-        store.remove(&acked).await?;
-        job.acked.fetch_add(acked.len() as u64, Ordering::Relaxed);
-        job.left.fetch_sub(acked.len() as u64, Ordering::Relaxed);
-        if after.is_none() {
+/// Where the replays of one output go in.
+struct LaneIn {
+    output: String,
+    replays: ReplaySender,
+    /// One job at a time: a second one finds what the first has left.
+    turn: Arc<Mutex<()>>,
+}
+
+/// The store, and how much is chosen.
+async fn plan(shared: &Shared, chosen: &Chosen) -> Result<(Arc<Store>, Matched), DeadLetterError> {
+    let store = shared.dead_letters().await?;
+    let matched = store.count(chosen).await?;
+    Ok((store, matched))
+}
+
+/// Page by page, in stream order; the next page is read when all of the last one have ended. No more than there are now: what is
+/// rejected meanwhile is not delivered again at once, over and over.
+async fn replay_output(store: &Store, lane: &LaneIn, chosen: &Chosen, job: &JobState) -> Result<(), DeadLetterError> {
+    let _turn = lane.turn.lock().await;
+    let there = store.count(&chosen.only(&lane.output)).await?;
+    let letters = chosen.of(&lane.output);
+    let before = job.ended();
+    let (mut unread, mut after) = (there.letters as usize, None);
+    while unread > 0 {
+        let page = store.load(&lane.output, &letters, after, PAGE_MAX.min(unread), PAGE_BYTES_MAX).await?;
+        let Some(last) = page.last() else { break };
+        (after, unread) = (Some(last.summary.key.id), unread - page.len());
+        if !replay_page(store, lane, &page, job).await? {
+            warn!(output = lane.output, "the output ends or has stopped; the rest of its dead letters stay");
             return Ok(());
         }
     }
+    // Those that are not there any more need nothing.
+    job.none_left_of((there.letters - there.stubs).saturating_sub(job.ended() - before));
+    Ok(())
+}
+
+/// Each letter goes as its event is acknowledged. False when the lane has not done all of them.
+async fn replay_page(store: &Store, lane: &LaneIn, page: &[Stored], job: &JobState) -> Result<bool, DeadLetterError> {
+    let letters = page.iter().filter_map(|stored| match stored.letter() {
+        Ok(letter) => Some(letter),
+        Err(why) => {
+            // A stub was counted as one.
+            if !stored.summary.stub {
+                warn!(letter = %stored.summary.key, "this dead letter stays: {why}");
+            }
+            None
+        }
+    });
+    let mut ends = stream::iter(letters)
+        .then(async |letter| {
+            let (end, ended) = oneshot::channel();
+            let key = LetterKey::new(letter.output, letter.id);
+            // A lane that is gone drops it, and so does one that ends.
+            let _ = lane.replays.send(Replay { event: letter.event, attempts: letter.attempts, end }).await;
+            (key, ended)
+        })
+        .map(async |(key, ended)| (key, ended.await.unwrap_or(ReplayEnd::Dropped)))
+        .buffer_unordered(PAGE_MAX)
+        .ready_chunks(PAGE_MAX)
+        .boxed();
+    let (mut acked, mut whole) = (Vec::new(), true);
+    while let Some(ended) = ends.next().await {
+        for (key, end) in ended {
+            match end {
+                ReplayEnd::Acked => acked.push(key),
+                ReplayEnd::Rejected { reason, attempts } => {
+                    // It stays in any case; only what is said of it would be old.
+                    if let Err(error) = store.update(&key, &reason, attempts).await {
+                        warn!(letter = %key, "{error}; it was rejected again: {reason}");
+                    }
+                    job.rejected.fetch_add(1, Ordering::Relaxed);
+                    job.none_left_of(1);
+                }
+                // Nothing more will be delivered.
+                ReplayEnd::Dropped => whole = false,
+            }
+        }
+        if let Err(error) = remove(store, &mut acked, job).await {
+            // Together with those that come next.
+            warn!(output = lane.output, "{error}; trying again");
+        }
+    }
+    let mut attempt = 0;
+    while let Err(error) = remove(store, &mut acked, job).await {
+        attempt += 1;
+        if attempt == REMOVE_TRIES {
+            return Err(error);
+        }
+        tokio::time::sleep(REMOVE_AGAIN.delay(attempt, rand::random())).await;
+    }
+    Ok(whole)
+}
+
+/// Takes away what was delivered; without an error none of it is left in `acked`.
+async fn remove(store: &Store, acked: &mut Vec<LetterKey>, job: &JobState) -> Result<(), DeadLetterError> {
+    store.remove(acked).await?;
+    job.acked.fetch_add(acked.len() as u64, Ordering::Relaxed);
+    job.none_left_of(acked.len() as u64);
+    acked.clear();
+    Ok(())
 }
 
 fn answer(reply: Reply, asked: impl Future<Output = Result<serde_json::Value, DeadLetterError>> + Send + 'static) {

@@ -206,8 +206,6 @@ impl Running {
             warn!("another instance has taken over; the exclusive outputs end here");
             // Also where this one has the lease again: its lanes are of an epoch that is over.
             self.end_exclusive();
-            // The folder of dead letters belongs to the instance that delivers.
-            self.shared.close_dead_letters();
         }
         self.store = self.shared.store_of(epoch);
         if epoch.is_some() {
@@ -377,7 +375,7 @@ impl Running {
         });
         let task = tokio::spawn(lane.run(drained));
         let metrics = slot.metrics.clone();
-        slot.phase = Phase::Running(LaneEnds { drain, replays });
+        slot.phase = Phase::Running(LaneEnds { drain, replays, replays_turn: Arc::default() });
         self.lanes.push(Box::pin(async move {
             let ended = task.await;
             if let Err(error) = &ended {

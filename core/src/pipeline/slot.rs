@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::AbortHandle;
 
 use super::PipelineMetrics;
@@ -59,6 +59,8 @@ pub(super) struct LaneEnds {
     pub drain: watch::Sender<Option<Instant>>,
     /// Takes dead letters to deliver again.
     pub replays: ReplaySender,
+    /// Held by the job whose replays go in.
+    pub replays_turn: Arc<Mutex<()>>,
 }
 
 impl Slot {

@@ -130,7 +130,13 @@ impl Mongod {
             self.set_failpoint(times, doc! { "failCommands": names, "errorCode": code, "appName": "tailwater" }).await;
     }
 
-    /// The same, but the next command is only answered after `time`, as of a server that has much to do. Waits until it is held.
+    /// Lets commands of these names on one collection fail, all of them until [`Mongod::heal_commands`].
+    pub async fn fail_commands_on(&self, namespace: &str, names: &[&str], code: i32) {
+        let what = doc! { "failCommands": names, "errorCode": code, "appName": "tailwater", "namespace": namespace };
+        let _ = self.set_failpoint(None, what).await;
+    }
+
+    /// As [`Mongod::fail_commands`], but the next command is only answered after `time`, as of a server that has much to do. Waits until it is held.
     pub async fn block_next_command(&self, name: &str, time: Duration) {
         let time = i32::try_from(time.as_millis()).expect("a short time");
         let what =

@@ -37,6 +37,8 @@ pub enum ReplayEnd {
     Rejected {
         /// Why.
         reason: String,
+        /// How often it was handed out by now, those before the replay included.
+        attempts: u32,
     },
     /// The lane ended, or stopped, before it was done: its letter stays.
     Dropped,

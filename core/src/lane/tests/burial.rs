@@ -1,4 +1,4 @@
-//! Letters are written again until the store has them; a full store is not asked again. Replays end also where their lane ends.
+//! Letters are written again until the store has them, as many as fit; a full store is not asked again. Replays end also where their lane ends.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -96,6 +96,29 @@ async fn a_full_store_is_not_asked_again() {
     assert!(reason.contains("dead_letters.bytes_max"), "{reason}");
     burial.begin(&engine, Instant::now() + Duration::from_secs(3600));
     assert!(!burial.is_writing() && burial.due(&engine).is_none());
+}
+
+#[tokio::test]
+async fn what_fits_is_kept_before_the_store_is_called_full() {
+    let kept = Arc::new(AtomicUsize::new(0));
+    let store = Arc::clone(&kept);
+    let bury: Bury = Arc::new(move |letters| {
+        let (used, more) = (store.load(Ordering::Relaxed), letters.len());
+        let full = DeadLetterError::Full { used: used as u64, bytes: more as u64, bytes_max: 7 };
+        let fits = used + more <= 7;
+        store.fetch_add(if fits { more } else { 0 }, Ordering::Relaxed);
+        async move { if fits { Ok(()) } else { Err(full) } }.boxed()
+    });
+    let mut engine = with_letters(90);
+    let mut burial = Burial::new("one", Some(bury));
+    loop {
+        match write(&mut burial, &engine).await {
+            Buried::Durable(count) => engine.buried(count),
+            Buried::Failed => assert!(burial.due(&engine) <= Some(Instant::now()), "fewer of them, at once"),
+            Buried::Full(_) => break,
+        }
+    }
+    assert_eq!((kept.load(Ordering::Relaxed), engine.letters_waiting()), (7, 83));
 }
 
 #[tokio::test]

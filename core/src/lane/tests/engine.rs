@@ -248,7 +248,7 @@ fn replays_are_redeliveries_in_their_order_and_take_turns_with_live_events() {
         ends.extend(effects.replays);
     }
     assert_eq!(order, [(11, 1), (1, 5), (12, 1), (2, 5), (13, 1), (3, 5)]);
-    let rejected = ReplayEnd::Rejected { reason: "no".to_owned() };
+    let rejected = ReplayEnd::Rejected { reason: "no".to_owned(), attempts: 5 };
     assert_eq!(ends, [(0, ReplayEnd::Acked), (1, rejected), (2, ReplayEnd::Acked)]);
     assert_eq!(
         (case.engine.letters_waiting(), case.engine.settle().next_ticket(), case.engine.held_bytes()),
@@ -283,5 +283,5 @@ fn a_replay_of_what_cannot_be_delivered_ends_with_the_reason() {
     case.engine.replay(event(1, Some(1), false, true), 0);
     let mut effects = Effects::default();
     assert_eq!(case.leave(0, &mut effects), None);
-    assert_eq!(effects.replays, [(0, ReplayEnd::Rejected { reason: "too large".to_owned() })]);
+    assert_eq!(effects.replays, [(0, ReplayEnd::Rejected { reason: "too large".to_owned(), attempts: 1 })]);
 }

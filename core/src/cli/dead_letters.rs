@@ -233,13 +233,13 @@ async fn replay(which: &Which, place: &Place) -> Result<(), Failure> {
     if job.stubs > 0 {
         eprintln!("{} of {} are kept only as stubs and stay; `dead-letters show` says why", job.stubs, job.matched);
     }
-    let total = job.matched.saturating_sub(job.stubs);
+    let total = job.total();
     if total == 0 {
         writeln!(io::stdout(), "nothing to replay")?;
-        return Ok(());
+        return reached(&job);
     }
     tokio::select! {
-        progress = watch(url, job.job, total) => finish(progress?, total),
+        progress = watch(url, job.job, total) => finish(&progress?, total).and_then(|()| reached(&job)),
         interrupted = tokio::signal::ctrl_c() => match interrupted {
             Ok(()) => {
                 eprintln!("\nno longer watching; the daemon goes on with the replay");
@@ -270,15 +270,26 @@ async fn watch(url: &str, job: u64, total: u64) -> Result<Progress, Failure> {
     }
 }
 
-fn finish(progress: Progress, total: u64) -> Result<(), Failure> {
-    writeln!(io::stdout(), "{}", text::progress(&progress, total))?;
-    if progress.left > 0 {
-        let left = progress.left;
-        return Err(Failure::Other(format!(
-            "the replay ended with {left} left, which stay dead letters; see the daemon's log, then replay again"
-        )));
+fn finish(progress: &Progress, total: u64) -> Result<(), Failure> {
+    writeln!(io::stdout(), "{}", text::progress(progress, total))?;
+    match (&progress.error, progress.left) {
+        (None, 0) => Ok(()),
+        (error, left) => {
+            let why = error.as_deref().unwrap_or("see the daemon's log");
+            Err(Failure::Other(format!("the replay ended with {left} left ({why}); mend that, then replay again")))
+        }
     }
-    Ok(())
+}
+
+/// Not when some of the letters are of outputs that nothing can be delivered to.
+fn reached(job: &Job) -> Result<(), Failure> {
+    match job.unreachable {
+        0 => Ok(()),
+        letters => Err(Failure::Other(format!(
+            "{letters} dead letters stay: their outputs are not at work in this daemon (paused, stopped, delivered by another \
+             instance, or no longer configured); `tailwater status` shows them"
+        ))),
+    }
 }
 
 /// The daemon's letters, else the store's.

@@ -128,9 +128,9 @@ async fn letters_are_kept_once_in_stream_order_and_by_name() {
 
     // One of hooks, all of live, those of one event in every output.
     let chosen = Chosen {
-        outputs: vec!["live".into()],
-        keys: vec![of_hooks[120].clone(), of_hooks[0].clone()],
-        events: vec![of_hooks[149].id],
+        outputs: ["live".into()].into(),
+        keys: [of_hooks[120].clone(), of_hooks[0].clone()].into(),
+        events: [of_hooks[149].id].into(),
         all: false,
     };
     assert_eq!(store.count(&chosen).await.expect("count"), Matched { letters: 150 + 1 + 2, stubs: 0 });

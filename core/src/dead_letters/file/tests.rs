@@ -319,7 +319,7 @@ fn run(seed: u64) {
                 }
             }
             7 if random.random_bool(0.2) => {
-                let chosen = Chosen { outputs: vec!["a".into()], ..Chosen::default() };
+                let chosen = Chosen { outputs: ["a".into()].into(), ..Chosen::default() };
                 let before = model.letters.len();
                 assert_eq!(journal.count(&chosen).letters, journal.drop_chosen(&chosen).unwrap(), "seed {seed}");
                 model.letters.retain(|key, _| key.output != "a");

@@ -142,6 +142,12 @@ impl Journal {
         Ok(())
     }
 
+    /// As after a compaction whose last step failed.
+    #[cfg(test)]
+    pub fn unname(&mut self) {
+        self.unnamed = true;
+    }
+
     /// After this the file survives a power cut under its name.
     fn name(&mut self) -> Result<(), DeadLetterError> {
         if self.unnamed {

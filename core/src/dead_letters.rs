@@ -137,6 +137,22 @@ impl Store {
         }
     }
 
+    /// For a command that reads or drops: in MongoDB it makes no indexes, leaves the time of expiry as it is, and counts nothing;
+    /// to read, the privilege to find is enough.
+    ///
+    /// # Errors
+    /// The folder cannot be used, or another process holds it.
+    pub async fn open_as_it_is(config: &config::Config, name: &str, client: &Client) -> Result<Store, DeadLetterError> {
+        let metrics = DeadLetterMetrics::default();
+        match &config.place {
+            config::Place::MongoDb => {
+                let store = mongodb::MongoDbStore::open_as_it_is(config, name, client);
+                Ok(Store::new(Backend::MongoDb(store), config, metrics))
+            }
+            config::Place::File { .. } => Store::open_file(config, name, metrics).await,
+        }
+    }
+
     /// The same for a store of files, without a client. In a config that says MongoDB there is no folder: that is refused.
     ///
     /// # Errors

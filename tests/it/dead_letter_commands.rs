@@ -14,7 +14,7 @@ use tailwater::dead_letters::metrics::DeadLetterMetrics;
 use tailwater::dead_letters::{Letter, Store};
 
 use crate::dead_letter_store::{key, letter, settings};
-use crate::harness::{Mongod, config, config_of};
+use crate::harness::{Mongod, config, config_of, eventually};
 
 const OUTPUT: &str = "[outputs.hooks]\nplugin = \"stdout\"\n";
 
@@ -86,7 +86,39 @@ async fn letters_in_mongodb_are_listed_shown_and_dropped_without_a_daemon() {
     let kept = settings(1 << 30, Duration::from_secs(3600));
     let store = Store::open(&kept, "default", mongod.client(), DeadLetterMetrics::default()).await.expect("open");
     store.put(&some()).await.expect("put");
+    // As they were: this config says 30 days.
+    let stored = mongod.client().database("tailwater").collection::<bson::Document>("dead_letters");
+    said(folder.path(), &["list", "--config", "config.toml"]);
+    assert_eq!(stored.count_documents(doc! { "expireAfterMs": 3_600_000 }).await.expect("count"), 4);
     without_a_daemon(folder.path(), &some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn letters_that_have_expired_on_a_full_disk_do_not_hide_the_others() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let keys = "expire_after = \"1s\"";
+    let tables = format!("[dead_letters]\nstore = \"file\"\npath = \"letters\"\n{keys}\n{OUTPUT}");
+    let text = config_of("mongodb://127.0.0.1:1/?replicaSet=rs0", "watch = [\"*\"]", &tables);
+    std::fs::write(folder.path().join("config.toml"), text).expect("write config.toml");
+    let place = Place::File { path: folder.path().join("letters") };
+    let kept = Config { place, ..settings(1 << 30, Duration::from_secs(3600)) };
+    let store = Store::open_file(&kept, "default", DeadLetterMetrics::default()).await.expect("open");
+    store.put(&some()).await.expect("put");
+    let put = std::time::SystemTime::now();
+    drop(store);
+    eventually("they have expired", Duration::from_secs(60), || {
+        put.elapsed().is_ok_and(|age| age > Duration::from_secs(1))
+    })
+    .await;
+    // No file may become longer.
+    let list = format!("trap '' XFSZ; ulimit -f 0; exec {} dead-letters list", env!("CARGO_BIN_EXE_tailwater"));
+    let mut command = Command::new("sh");
+    command.args(["-c", &list]).current_dir(folder.path()).stdin(Stdio::null());
+    let output = command.output().expect("run sh");
+    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.lines().count() == 5, "{out}{error}");
+    // With room again they go.
+    assert_eq!(said(folder.path(), &["list", "--config", "config.toml"]), "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,15 +148,51 @@ fn a_replay_is_asked_of_the_daemon_and_watched_to_its_end() {
         json!({ "done": false, "acked": 3, "rejected": 0, "left": 7 }),
         json!({ "done": true, "acked": 9, "rejected": 1, "left": 0 }),
     ];
-    let daemon = std::thread::spawn(move || answers.map(|answer| answer_one(&listener, &answer)));
+    let daemon = std::thread::spawn(move || (answers.map(|answer| answer_one(&listener, &answer)), listener));
     let output = run(folder.path(), &["replay", "hooks", "--admin", &url]);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "replayed 10 of 10 (1 rejected again)\n");
     assert!(String::from_utf8_lossy(&output.stderr).contains("2 of 12 are kept only as stubs"));
-    let asked = daemon.join().expect("the daemon's side");
+    let (asked, listener) = daemon.join().expect("the daemon's side");
     assert!(asked[0].starts_with("POST /api/dead-letters/replay "), "{}", asked[0]);
     assert!(asked[0].ends_with("{\"all\":false,\"outputs\":[\"hooks\"]}"), "{}", asked[0]);
     assert!(asked[2].starts_with("GET /api/dead-letters/replay/4 "), "{}", asked[2]);
+
+    // One that did not get to its end, and one that did not reach all.
+    let stopped = "output hooks was ended or has stopped before all were done";
+    let table = [
+        (
+            vec![
+                json!({ "job": 5, "matched": 12, "stubs": 2, "unreachable": 0 }),
+                json!({ "done": true, "acked": 3, "rejected": 0, "left": 7, "error": stopped }),
+            ],
+            "replayed 3 of 10 (0 rejected again)\n",
+            format!("the replay ended with 7 left ({stopped})"),
+        ),
+        (
+            vec![
+                json!({ "job": 6, "matched": 12, "stubs": 2, "unreachable": 4 }),
+                json!({ "done": true, "acked": 6, "rejected": 0, "left": 0, "error": null }),
+            ],
+            "replayed 6 of 6 (0 rejected again)\n",
+            "4 dead letters stay: their outputs are not at work".to_owned(),
+        ),
+        (
+            vec![json!({ "job": 7, "matched": 4, "stubs": 0, "unreachable": 4 })],
+            "nothing to replay\n",
+            "4 dead letters stay: their outputs are not at work".to_owned(),
+        ),
+    ];
+    for (answers, said, why) in table {
+        let output = std::thread::scope(|scope| {
+            scope.spawn(|| answers.iter().for_each(|answer| drop(answer_one(&listener, answer))));
+            run(folder.path(), &["replay", "--all", "--admin", &url])
+        });
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), said);
+        assert!(String::from_utf8_lossy(&output.stderr).contains(&why), "{output:?}");
+    }
+    drop(listener);
 
     // Now nobody listens there.
     for arguments in [&["replay", "--all", "--admin", &url][..], &["list", "--admin", &url]] {

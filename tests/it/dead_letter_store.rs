@@ -128,9 +128,9 @@ async fn letters_are_kept_once_in_stream_order_and_by_name() {
 
     // One of hooks, all of live, those of one event in every output.
     let chosen = Chosen {
-        outputs: vec!["live".into()],
-        keys: vec![of_hooks[120].clone(), of_hooks[0].clone()],
-        events: vec![of_hooks[149].id],
+        outputs: ["live".into()].into(),
+        keys: [of_hooks[120].clone(), of_hooks[0].clone()].into(),
+        events: [of_hooks[149].id].into(),
         all: false,
     };
     assert_eq!(store.count(&chosen).await.expect("count"), Matched { letters: 150 + 1 + 2, stubs: 0 });
@@ -162,6 +162,33 @@ async fn full_writes_nothing_until_there_is_room() {
     assert_eq!(again.remove(&before[..1]).await.expect("remove"), 1);
     store.refresh().await.expect("refresh");
     store.put(&[large(4)]).await.expect("room again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_being_written_counts_once() {
+    let mongod = Mongod::start().await;
+    // Three commands of 9 MB each, and room for a third more, but not for any of them twice.
+    let store = open(&mongod, "default", 36 << 20).await;
+    let large: Vec<Letter> = (1..=3).map(|n| letter("live", n, doc! { "padding": "x".repeat(9 << 20) })).collect();
+    let written = std::sync::atomic::AtomicBool::new(false);
+    let write = async {
+        // New ones, then the same again, which take no room at all.
+        for _ in 0..3 {
+            store.put(&large).await.expect("room for the large ones");
+        }
+        written.store(true, std::sync::atomic::Ordering::Relaxed);
+    };
+    let beside = async {
+        for n in 10.. {
+            if written.load(std::sync::atomic::Ordering::Relaxed) {
+                return;
+            }
+            store.put(&[letter("hooks", n, doc! {})]).await.expect("room for a small one");
+        }
+    };
+    tokio::join!(write, beside);
+    let (account, again) = (store.account(), open(&mongod, "default", 36 << 20).await.account());
+    assert_eq!(account, again);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -240,7 +267,15 @@ async fn a_missing_privilege_is_named_and_the_one_for_indexes_is_not_needed() {
     admin.run_command(doc! { "createRole": "plain", "privileges": privileges, "roles": [] }).await.expect("role");
     admin.run_command(doc! { "createUser": "plain", "pwd": "secret", "roles": ["plain"] }).await.expect("user");
 
+    // To list and show, the privilege to find is enough, and nothing is changed.
+    let resource = doc! { "db": "tailwater", "collection": "dead_letters" };
+    let privileges = vec![doc! { "resource": resource, "actions": ["find"] }];
+    admin.run_command(doc! { "createRole": "looking", "privileges": privileges, "roles": [] }).await.expect("role");
+    admin.run_command(doc! { "createUser": "looking", "pwd": "secret", "roles": ["looking"] }).await.expect("user");
+
     let (kept, metrics) = (settings(ROOM, Duration::from_secs(3600)), DeadLetterMetrics::default());
+    let looking = Store::open_as_it_is(&kept, "default", &client("looking").await).await.expect("open");
+    assert!(keys(&looking, None, 10).await.is_empty());
     let opened = Store::open(&kept, "default", &client("reader").await, metrics.clone()).await;
     let error = opened.err().expect("refused").to_string();
     let words = ["dead letters in MongoDB: not authorized on tailwater", "grant the user readWrite on tailwater"];
@@ -249,6 +284,7 @@ async fn a_missing_privilege_is_named_and_the_one_for_indexes_is_not_needed() {
     let store = Store::open(&kept, "default", &client("plain").await, metrics.clone()).await.expect("without indexes");
     store.put(&[letter("live", 2, doc! {}), letter("live", 1, doc! {})]).await.expect("put");
     assert_eq!(keys(&store, None, 1).await.len(), 2);
+    assert_eq!(keys(&looking, None, 1).await.len(), 2);
     // Taken away while the daemon runs: the reply to the write says so, and it is counted.
     let revoke = doc! { "revokePrivilegesFromRole": "plain", "privileges": vec![doc! {
         "resource": { "db": "tailwater", "collection": "dead_letters" }, "actions": ["update", "insert"],

@@ -19,6 +19,7 @@ mod dead_letter_faults;
 mod dead_letter_replay;
 mod dead_letter_standby;
 mod dead_letter_store;
+mod dead_letter_unfinished;
 mod dead_letters;
 mod delivery;
 mod documents;

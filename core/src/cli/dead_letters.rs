@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use hyper::Method;
 use serde_json::Value;
 
-use self::source::{Letters, SourceError};
+use self::source::{Found, SourceError};
 use super::EXIT_USAGE;
 use super::admin_client::{self, ClientError, Daemon};
 use crate::dead_letters::api::{Job, Progress};
@@ -161,7 +161,7 @@ fn fail(failure: &Failure) -> ExitCode {
 }
 
 async fn list(output: Option<&str>, limit: u32, json: bool, place: &Place) -> Result<(), Failure> {
-    let letters = open(place).await?;
+    let letters = find(place).await?.open().await?;
     let (mut out, width) = (io::stdout().lock(), text::terminal_width());
     let (mut left, mut after, mut more, mut shown) = (limit as usize, None, true, 0);
     while more && left > 0 {
@@ -191,7 +191,7 @@ async fn list(output: Option<&str>, limit: u32, json: bool, place: &Place) -> Re
 
 async fn show(id: &str, json: bool, place: &Place) -> Result<(), Failure> {
     let key: LetterKey = id.parse().map_err(Failure::Usage)?;
-    let letter = open(place).await?.get(&key).await?;
+    let letter = find(place).await?.open().await?.get(&key).await?;
     let letter = letter.ok_or_else(|| Failure::Other(format!("there is no dead letter {key}")))?;
     let text = match json {
         true => serde_json::to_string(&letter).map_err(io::Error::other)? + "\n",
@@ -205,16 +205,17 @@ async fn drop_letters(which: &Which, yes: bool, place: &Place) -> Result<(), Fai
     if !yes && !io::stdin().is_terminal() {
         return Err(Failure::Usage("dropping is for good: add --yes where nobody can be asked".into()));
     }
-    let letters = open(place).await?;
+    let found = find(place).await?;
     if !yes {
-        eprint!("drop {} {} for good? [y/N] ", which.describe(), letters.place());
+        // Nothing is held while somebody thinks about it: a daemon may be starting.
+        eprint!("drop {} {} for good? [y/N] ", which.describe(), found.place());
         let mut answer = String::new();
         io::stdin().read_line(&mut answer).map_err(|error| Failure::Other(format!("read the answer: {error}")))?;
         if !matches!(answer.trim(), "y" | "yes") {
             return Err(Failure::Other("nothing was dropped".into()));
         }
     }
-    let dropped = letters.drop_letters(&selection).await?.dropped;
+    let dropped = found.open().await?.drop_letters(&selection).await?.dropped;
     writeln!(io::stdout(), "dropped {dropped}")?;
     Ok(())
 }
@@ -233,13 +234,13 @@ async fn replay(which: &Which, place: &Place) -> Result<(), Failure> {
     if job.stubs > 0 {
         eprintln!("{} of {} are kept only as stubs and stay; `dead-letters show` says why", job.stubs, job.matched);
     }
-    let total = job.matched.saturating_sub(job.stubs);
+    let total = job.total();
     if total == 0 {
         writeln!(io::stdout(), "nothing to replay")?;
-        return Ok(());
+        return reached(&job);
     }
     tokio::select! {
-        progress = watch(url, job.job, total) => finish(progress?, total),
+        progress = watch(url, job.job, total) => finish(&progress?, total).and_then(|()| reached(&job)),
         interrupted = tokio::signal::ctrl_c() => match interrupted {
             Ok(()) => {
                 eprintln!("\nno longer watching; the daemon goes on with the replay");
@@ -270,21 +271,32 @@ async fn watch(url: &str, job: u64, total: u64) -> Result<Progress, Failure> {
     }
 }
 
-fn finish(progress: Progress, total: u64) -> Result<(), Failure> {
-    writeln!(io::stdout(), "{}", text::progress(&progress, total))?;
-    if progress.left > 0 {
-        let left = progress.left;
-        return Err(Failure::Other(format!(
-            "the replay ended with {left} left, which stay dead letters; see the daemon's log, then replay again"
-        )));
+fn finish(progress: &Progress, total: u64) -> Result<(), Failure> {
+    writeln!(io::stdout(), "{}", text::progress(progress, total))?;
+    match (&progress.error, progress.left) {
+        (None, 0) => Ok(()),
+        (error, left) => {
+            let why = error.as_deref().unwrap_or("see the daemon's log");
+            Err(Failure::Other(format!("the replay ended with {left} left ({why}); mend that, then replay again")))
+        }
     }
-    Ok(())
+}
+
+/// Not when some of the letters are of outputs that nothing can be delivered to.
+fn reached(job: &Job) -> Result<(), Failure> {
+    match job.unreachable {
+        0 => Ok(()),
+        letters => Err(Failure::Other(format!(
+            "{letters} dead letters stay: their outputs are not at work in this daemon (paused, stopped, delivered by another \
+             instance, or no longer configured); `tailwater status` shows them"
+        ))),
+    }
 }
 
 /// The daemon's letters, else the store's.
-async fn open(place: &Place) -> Result<Letters, Failure> {
+async fn find(place: &Place) -> Result<Found, Failure> {
     let path = place.config.clone().unwrap_or_else(|| "config.toml".into());
-    Ok(Letters::open(place.daemon()?, &path).await?)
+    Ok(Found::find(place.daemon()?, &path).await?)
 }
 
 impl Place {

@@ -72,7 +72,7 @@ pub struct Whole {
 }
 
 /// A replay that has begun.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     /// Its number, for [`Progress`].
     pub job: u64,
@@ -80,10 +80,20 @@ pub struct Job {
     pub matched: u64,
     /// Those among them that are only stubs: they stay.
     pub stubs: u64,
+    /// Those among the others whose outputs are not at work in this instance: they stay.
+    #[serde(default)]
+    pub unreachable: u64,
+}
+
+impl Job {
+    /// How many letters the replay is to deliver.
+    pub fn total(&self) -> u64 {
+        self.matched.saturating_sub(self.stubs).saturating_sub(self.unreachable)
+    }
 }
 
 /// How far a replay is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Nothing more happens.
     pub done: bool,
@@ -91,8 +101,11 @@ pub struct Progress {
     pub acked: u64,
     /// Rejected again: they stay, with the new reason.
     pub rejected: u64,
-    /// Still to do.
+    /// Still to do; where the replay is done, what it did not get to: they stay.
     pub left: u64,
+    /// The first thing that went wrong, in words for an operator.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// How many letters were dropped.

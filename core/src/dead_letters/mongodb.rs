@@ -15,7 +15,7 @@ use mongodb::options::{
     Acknowledgment, CollectionOptions, IndexOptions, ReadConcern, ReadPreference, SelectionCriteria, WriteConcern,
 };
 use mongodb::{Client, Collection, IndexModel};
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tracing::warn;
 
 use super::config::Config;
@@ -46,7 +46,8 @@ pub struct MongoDbStore {
     name: String,
     bytes_max: u64,
     expire_after_ms: i64,
-    /// Whoever writes shares it; whoever counts has it alone, or what is written meanwhile would be counted never or twice.
+    /// Whoever takes room and writes shares it; whoever counts has it alone, or what is written meanwhile would be counted never or
+    /// twice.
     counting: RwLock<()>,
     /// Held for moments only, never across a wait.
     counted: Mutex<Counted>,
@@ -65,6 +66,15 @@ struct Room<'a> {
     bytes: u64,
 }
 
+impl Room<'_> {
+    /// Part of it is needed no more: what it was for is counted now, or took none.
+    fn give_back(&mut self, counted: &mut Counted, bytes: u64) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        counted.reserved -= bytes;
+    }
+}
+
 impl Drop for Room<'_> {
     fn drop(&mut self) {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner).reserved -= self.bytes;
@@ -77,6 +87,14 @@ impl MongoDbStore {
     /// # Errors
     /// The server does not answer, or does not let this user read.
     pub async fn open(config: &Config, name: &str, client: &Client) -> Result<Self, DeadLetterError> {
+        let store = Self::open_as_it_is(config, name, client);
+        store.prepare().await?;
+        store.refresh().await?;
+        Ok(store)
+    }
+
+    /// Changes nothing and asks nothing, so it does not know how much there is.
+    pub fn open_as_it_is(config: &Config, name: &str, client: &Client) -> Self {
         let majority =
             WriteConcern::builder().w(Acknowledgment::Majority).w_timeout(WRITE_TIMEOUT).journal(true).build();
         let options = CollectionOptions::builder()
@@ -84,17 +102,14 @@ impl MongoDbStore {
             .read_concern(ReadConcern::majority())
             .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
             .build();
-        let store = MongoDbStore {
+        MongoDbStore {
             letters: client.database(OWN_DATABASE).collection_with_options(COLLECTION, options),
             name: name.to_owned(),
             bytes_max: config.bytes_max,
             expire_after_ms: i64::try_from(config.expire_after.as_millis()).unwrap_or(i64::MAX),
             counting: RwLock::new(()),
             counted: Mutex::new(Counted { account: Account::default(), reserved: 0, at: Instant::now() }),
-        };
-        store.prepare().await?;
-        store.refresh().await?;
-        Ok(store)
+        }
     }
 
     /// What only makes things better may fail for want of a privilege.
@@ -144,7 +159,11 @@ impl MongoDbStore {
 
     /// See [`super::Store::refresh`].
     pub async fn refresh(&self) -> Result<(), DeadLetterError> {
-        let _alone = self.counting.write().await;
+        let alone = self.counting.write().await;
+        self.recount(&alone).await
+    }
+
+    async fn recount(&self, _alone: &RwLockWriteGuard<'_, ()>) -> Result<(), DeadLetterError> {
         let cursor = self.letters.aggregate(query::account(&self.name)).await;
         let groups: Vec<Document> = match cursor {
             Ok(cursor) => cursor.try_collect().await.map_err(|error| failed("count", &error))?,
@@ -173,40 +192,42 @@ impl MongoDbStore {
             records.insert(record.key.clone(), record);
         }
         let records: Vec<Record> = records.into_values().collect();
-        let bytes = records.iter().map(|record| record.bytes).sum();
-        self.reserve(&records, bytes).await?;
-        let _room = Room { counted: &self.counted, bytes };
-        let _shared = self.counting.read().await;
-        self.write(&records).await
+        let (_shared, mut room) = self.reserve(&records).await?;
+        self.write(&records, &mut room).await
     }
 
-    /// Takes room for them, or says that there is none. Before that it looks twice: whether others have made room, and which
-    /// of them are there already.
-    async fn reserve(&self, records: &[Record], bytes: u64) -> Result<(), DeadLetterError> {
-        if self.try_reserve(bytes, 0).is_ok() {
-            return Ok(());
+    /// Takes room for them, or says that there is none. Before that it looks again, when all that others are writing is there:
+    /// whether they have made room, and which of these are there already.
+    async fn reserve(&self, records: &[Record]) -> Result<(RwLockReadGuard<'_, ()>, Room<'_>), DeadLetterError> {
+        let bytes = records.iter().map(|record| record.bytes).sum();
+        let shared = self.counting.read().await;
+        if let Ok(room) = self.try_reserve(bytes) {
+            return Ok((shared, room));
         }
-        if self.counted().at.elapsed() > COUNT_AGE_MAX {
-            self.refresh().await?;
+        drop(shared);
+        let alone = self.counting.write().await;
+        let age = self.counted().at.elapsed();
+        if age > COUNT_AGE_MAX {
+            self.recount(&alone).await?;
         }
         let keys: Vec<LetterKey> = records.iter().map(|record| record.key.clone()).collect();
-        let there = self.sizes(&keys).await?.values().sum();
-        self.try_reserve(bytes, there)
+        let there: u64 = self.sizes(&keys).await?.values().sum();
+        let room = self.try_reserve(bytes.saturating_sub(there))?;
+        Ok((alone.downgrade(), room))
     }
 
-    fn try_reserve(&self, bytes: u64, there: u64) -> Result<(), DeadLetterError> {
+    fn try_reserve(&self, bytes: u64) -> Result<Room<'_>, DeadLetterError> {
         let mut counted = self.counted();
         let used = counted.account.bytes + counted.reserved;
-        let more = bytes.saturating_sub(there);
         // What only overwrites is always taken.
-        if more > 0 && used + more > self.bytes_max {
-            return Err(DeadLetterError::Full { used, bytes: more, bytes_max: self.bytes_max });
+        if bytes > 0 && used + bytes > self.bytes_max {
+            return Err(DeadLetterError::Full { used, bytes, bytes_max: self.bytes_max });
         }
         counted.reserved += bytes;
-        Ok(())
+        Ok(Room { counted: &self.counted, bytes })
     }
 
-    async fn write(&self, records: &[Record]) -> Result<(), DeadLetterError> {
+    async fn write(&self, records: &[Record], room: &mut Room<'_>) -> Result<(), DeadLetterError> {
         let mut rest = records;
         while !rest.is_empty() {
             let mut bytes = 0;
@@ -215,13 +236,13 @@ impl MongoDbStore {
                 bytes <= COMMAND_BYTES_MAX
             };
             let (now, later) = rest.split_at(rest.iter().take_while(fits).count().max(1));
-            self.write_command(now).await?;
+            self.write_command(now, room).await?;
             rest = later;
         }
         Ok(())
     }
 
-    async fn write_command(&self, records: &[Record]) -> Result<(), DeadLetterError> {
+    async fn write_command(&self, records: &[Record], room: &mut Room<'_>) -> Result<(), DeadLetterError> {
         let mut updates = RawArrayBuf::new();
         for record in records {
             updates.push(query::upsert(record, self.expire_after_ms));
@@ -237,6 +258,8 @@ impl MongoDbStore {
         let mut counted = self.counted();
         for index in reply::upserted(&reply) {
             if let Some(record) = records.get(index) {
+                // In one step, or they would count twice.
+                room.give_back(&mut counted, record.bytes);
                 counted.account.bytes += record.bytes;
                 *counted.account.letters.entry(record.key.output.clone()).or_insert(0) += 1;
             }

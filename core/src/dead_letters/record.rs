@@ -187,8 +187,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::event::Event;
     use crate::event::fixture::{event, token_data};
+    use crate::event::{Event, RowHead};
 
     fn letter(event: Arc<Event>) -> Letter {
         let (output, reason) = ("live".to_owned(), "no".to_owned());
@@ -199,6 +199,31 @@ mod tests {
         let mut document = doc! { "_id": { "_data": token_data(1, 1, 0) }, "operationType": "insert" };
         document.extend(fields);
         Arc::new(Event::from_raw(&RawDocumentBuf::try_from(&document).unwrap()).unwrap())
+    }
+
+    #[test]
+    fn a_row_of_a_snapshot_is_read_back_with_its_id() {
+        let time = bson::Timestamp { time: 100, increment: 7 }.into();
+        let head = RowHead::new(time, "shop", "orders").unwrap();
+        let ids = [
+            Bson::Int32(5),
+            Bson::Int64(5),
+            Bson::Double(5.5),
+            Bson::String("a/b".into()),
+            doc! { "$a": 1, "b": [2] }.into(),
+            bson::oid::ObjectId::new().into(),
+            Bson::Null,
+        ];
+        for id in ids {
+            let document = RawDocumentBuf::try_from(&doc! { "_id": &id, "$x": { "$y": 1 }, "z": "é" }).unwrap();
+            let row = Arc::new(Event::from_row(&head, &document).unwrap());
+            let letter = letter(Arc::clone(&row));
+            for form in [Form::Document, Form::Binary] {
+                let back = stored(&Record::new("default", &letter, form)).letter().expect("whole");
+                assert_eq!((back.id, back.event.id(), back.event.is_row()), (letter.id, row.id(), true), "{id}");
+                assert_eq!(back.event.raw().as_bytes(), row.raw().as_bytes(), "{id}");
+            }
+        }
     }
 
     /// As a store gives it back.

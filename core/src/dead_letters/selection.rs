@@ -1,5 +1,7 @@
 //! Which dead letters are meant: by an operator, and by a reader that goes through them page by page. Knows no store.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::letter::LetterKey;
@@ -51,11 +53,11 @@ pub struct Chosen {
     /// Every letter there is.
     pub all: bool,
     /// All letters of these outputs.
-    pub outputs: Vec<String>,
+    pub outputs: BTreeSet<String>,
     /// These letters.
-    pub keys: Vec<LetterKey>,
+    pub keys: BTreeSet<LetterKey>,
     /// The letters of these events in every output.
-    pub events: Vec<EventId>,
+    pub events: BTreeSet<EventId>,
 }
 
 /// What of one output is chosen.
@@ -64,7 +66,7 @@ pub enum Letters {
     /// All of its letters.
     All,
     /// Those of these events.
-    Of(Vec<EventId>),
+    Of(BTreeSet<EventId>),
 }
 
 impl Selection {
@@ -90,15 +92,15 @@ impl Selection {
         let mut chosen = Chosen { all: self.all, ..Chosen::default() };
         for output in &self.outputs {
             check_name(output)?;
-            chosen.outputs.push(output.clone());
+            chosen.outputs.insert(output.clone());
         }
         for id in &self.ids {
             if id.contains('/') {
-                chosen.keys.push(id.parse()?);
+                chosen.keys.insert(id.parse()?);
             } else {
                 let id =
                     id.parse().map_err(|error| format!("{id:?} is neither OUTPUT/EVENTID nor an event id: {error}"));
-                chosen.events.push(id?);
+                chosen.events.insert(id?);
             }
         }
         Ok(chosen)
@@ -114,7 +116,7 @@ impl Chosen {
     /// Those among them that are of this output.
     pub fn only(&self, output: &str) -> Chosen {
         match self.of(output) {
-            Letters::All => Chosen { outputs: vec![output.to_owned()], ..Chosen::default() },
+            Letters::All => Chosen { outputs: BTreeSet::from([output.to_owned()]), ..Chosen::default() },
             Letters::Of(ids) => {
                 Chosen { keys: ids.into_iter().map(|id| LetterKey::new(output, id)).collect(), ..Chosen::default() }
             }
@@ -128,14 +130,11 @@ impl Chosen {
 
     /// What of one output is chosen, for [`super::Store::load`].
     pub fn of(&self, output: &str) -> Letters {
-        if self.all || self.outputs.iter().any(|name| name == output) {
+        if self.all || self.outputs.contains(output) {
             return Letters::All;
         }
         let own = self.keys.iter().filter(|key| key.output == output).map(|key| key.id);
-        let mut ids: Vec<EventId> = own.chain(self.events.iter().copied()).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        Letters::Of(ids)
+        Letters::Of(own.chain(self.events.iter().copied()).collect())
     }
 }
 
@@ -154,7 +153,7 @@ mod tests {
     fn arguments_are_outputs_letters_or_events() {
         let live = format!("live/{B}");
         let chosen = selection(&["hooks", A, &live], false).check().expect("right");
-        assert_eq!(chosen.outputs, ["hooks"]);
+        assert_eq!(chosen.outputs, BTreeSet::from(["hooks".to_owned()]));
         assert_eq!((chosen.events.len(), chosen.keys.len()), (1, 1));
         let (a, b) = (A.parse::<EventId>().unwrap(), B.parse::<EventId>().unwrap());
         let table = [("hooks", a, true), ("hooks", b, true), ("live", a, true), ("live", b, true), ("x", b, false)];

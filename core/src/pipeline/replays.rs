@@ -4,8 +4,8 @@
 //! a crash interrupts is still among the dead letters, and is replayed by asking again.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
@@ -46,10 +46,13 @@ pub(super) struct ReplayJobs {
 
 #[derive(Default)]
 struct JobState {
+    number: u64,
     done: AtomicBool,
     left: AtomicU64,
     acked: AtomicU64,
     rejected: AtomicU64,
+    /// The first one. Held for moments only, never across a wait.
+    error: std::sync::Mutex<Option<String>>,
 }
 
 impl JobState {
@@ -59,7 +62,14 @@ impl JobState {
             acked: self.acked.load(Ordering::Relaxed),
             rejected: self.rejected.load(Ordering::Relaxed),
             left: self.left.load(Ordering::Relaxed),
+            error: self.error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
+    }
+
+    /// Something went wrong. All of it is in the log; whoever watches the job hears of the first.
+    fn fault(&self, error: String) {
+        warn!(job = self.number, "replay dead letters: {error}");
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
     }
 
     /// Letters that were delivered, or rejected again.
@@ -80,7 +90,7 @@ impl ReplayJobs {
 
     fn begin(&mut self) -> (u64, Arc<JobState>) {
         self.next += 1;
-        let job = Arc::new(JobState::default());
+        let job = Arc::new(JobState { number: self.next, ..JobState::default() });
         self.jobs.insert(self.next, Arc::clone(&job));
         while self.jobs.len() > JOBS_MAX {
             self.jobs.pop_first();
@@ -124,19 +134,16 @@ impl Running {
         let (number, job) = self.replays.begin();
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
-            match plan(&shared, &chosen).await {
-                Ok((store, matched)) => {
-                    job.left.store(matched.letters - matched.stubs, Ordering::Relaxed);
-                    let begun = Job { job: number, matched: matched.letters, stubs: matched.stubs };
+            match plan(&shared, &chosen, &lanes).await {
+                Ok((store, plan)) => {
+                    let begun = Job { job: number, ..plan };
+                    job.left.store(begun.total(), Ordering::Relaxed);
                     let _ = reply.send(Ok(json!(begun)));
-                    info!(job = number, letters = matched.letters, stubs = matched.stubs, "replaying dead letters");
+                    let Job { matched, stubs, unreachable, .. } = begun;
+                    info!(job = number, letters = matched, stubs, unreachable, "replaying dead letters");
                     for lane in lanes {
                         if let Err(error) = replay_output(&store, &lane, &chosen, &job).await {
-                            warn!(
-                                job = number,
-                                output = lane.output,
-                                "replay dead letters: {error}; the rest of them stay"
-                            );
+                            job.fault(format!("output {}: {error}; the rest of its letters stay", lane.output));
                         }
                     }
                     let Progress { acked, rejected, left, .. } = job.progress();
@@ -194,11 +201,18 @@ struct LaneIn {
     turn: Arc<Mutex<()>>,
 }
 
-/// The store, and how much is chosen.
-async fn plan(shared: &Shared, chosen: &Chosen) -> Result<(Arc<Store>, Matched), DeadLetterError> {
+/// The store, and how much is chosen: of it all, and of the outputs at work.
+async fn plan(shared: &Shared, chosen: &Chosen, lanes: &[LaneIn]) -> Result<(Arc<Store>, Job), DeadLetterError> {
     let store = shared.dead_letters().await?;
-    let matched = store.count(chosen).await?;
-    Ok((store, matched))
+    let Matched { letters: matched, stubs } = store.count(chosen).await?;
+    let mut reachable = 0;
+    for lane in lanes {
+        let of_lane = store.count(&chosen.only(&lane.output)).await?;
+        reachable += of_lane.letters - of_lane.stubs;
+    }
+    // Letters come and go while they are counted.
+    let unreachable = matched.saturating_sub(stubs).saturating_sub(reachable);
+    Ok((store, Job { matched, stubs, unreachable, ..Job::default() }))
 }
 
 /// Page by page, in stream order; the next page is read when all of the last one have ended. No more than there are now: what is
@@ -214,7 +228,10 @@ async fn replay_output(store: &Store, lane: &LaneIn, chosen: &Chosen, job: &JobS
         let Some(last) = page.last() else { break };
         (after, unread) = (Some(last.summary.key.id), unread - page.len());
         if !replay_page(store, lane, &page, job).await? {
-            warn!(output = lane.output, "the output ends or has stopped; the rest of its dead letters stay");
+            let output = &lane.output;
+            job.fault(format!(
+                "output {output} was ended or has stopped before all were done; the rest of its letters stay"
+            ));
             return Ok(());
         }
     }
@@ -230,7 +247,7 @@ async fn replay_page(store: &Store, lane: &LaneIn, page: &[Stored], job: &JobSta
         Err(why) => {
             // A stub was counted as one.
             if !stored.summary.stub {
-                warn!(letter = %stored.summary.key, "this dead letter stays: {why}");
+                job.fault(format!("dead letter {} stays: {why}", stored.summary.key));
             }
             None
         }
@@ -255,7 +272,7 @@ async fn replay_page(store: &Store, lane: &LaneIn, page: &[Stored], job: &JobSta
                 ReplayEnd::Rejected { reason, attempts } => {
                     // It stays in any case; only what is said of it would be old.
                     if let Err(error) = store.update(&key, &reason, attempts).await {
-                        warn!(letter = %key, "{error}; it was rejected again: {reason}");
+                        job.fault(format!("{error}; dead letter {key} was rejected again: {reason}"));
                     }
                     job.rejected.fetch_add(1, Ordering::Relaxed);
                     job.none_left_of(1);

@@ -16,6 +16,14 @@ use crate::source::connect::connect;
 /// For one command.
 const CONNECTIONS: u32 = 2;
 
+/// Where letters are to be had. Nothing is open yet: a folder that is open is held.
+pub(super) enum Found {
+    /// By a daemon.
+    Daemon(String),
+    /// Without one.
+    Config(Box<Config>),
+}
+
 /// Where letters are read and dropped.
 pub(super) enum Letters {
     /// By a daemon.
@@ -41,14 +49,14 @@ pub(super) enum SourceError {
     Deployment(#[from] crate::source::error::SourceError),
 }
 
-impl Letters {
+impl Found {
     /// The daemon if it answers; else, unless it was named, the store of the config at `path`.
-    pub async fn open(daemon: Daemon, path: &Path) -> Result<Letters, SourceError> {
+    pub async fn find(daemon: Daemon, path: &Path) -> Result<Found, SourceError> {
         let nobody = match daemon.url() {
             Some(url) => match admin_client::ask(url, Method::GET, "/api/dead-letters?limit=1", None).await {
                 Err(error) if error.is_unreachable() && matches!(daemon, Daemon::Assumed(_)) => Some(error),
                 Err(error) => return Err(error.into()),
-                Ok(_) => return Ok(Letters::Daemon(url.to_owned())),
+                Ok(_) => return Ok(Found::Daemon(url.to_owned())),
             },
             None => None,
         };
@@ -56,25 +64,36 @@ impl Letters {
             let also = nobody.map(|error| format!("; and {error}")).unwrap_or_default();
             SourceError::Config(format!("{error}{also}"))
         })?;
-        let (kept, metrics) = (&config.dead_letters, DeadLetterMetrics::default());
-        let store = match &kept.place {
-            config::Place::File { .. } => Store::open_file(kept, &config.name, metrics).await?,
-            config::Place::MongoDb => {
-                let deployment = connect(config.source.uri.expose(), CONNECTIONS).await?;
-                Store::open(kept, &config.name, &deployment.client, metrics).await?
-            }
-        };
-        Ok(Letters::Store(Box::new(store)))
+        Ok(Found::Config(Box::new(config)))
     }
 
     /// For a question: where they are.
     pub fn place(&self) -> String {
         match self {
-            Letters::Daemon(url) => format!("of the daemon at {url}"),
-            Letters::Store(_) => "in the store of the config".to_owned(),
+            Found::Daemon(url) => format!("of the daemon at {url}"),
+            Found::Config(_) => "in the store of the config".to_owned(),
         }
     }
 
+    /// Opens it. A folder is held from here on.
+    pub async fn open(self) -> Result<Letters, SourceError> {
+        let config = match self {
+            Found::Daemon(url) => return Ok(Letters::Daemon(url)),
+            Found::Config(config) => config,
+        };
+        let kept = &config.dead_letters;
+        let store = match &kept.place {
+            config::Place::File { .. } => Store::open_file(kept, &config.name, DeadLetterMetrics::default()).await?,
+            config::Place::MongoDb => {
+                let deployment = connect(config.source.uri.expose(), CONNECTIONS).await?;
+                Store::open_as_it_is(kept, &config.name, &deployment.client).await?
+            }
+        };
+        Ok(Letters::Store(Box::new(store)))
+    }
+}
+
+impl Letters {
     pub async fn list(&self, output: Option<&str>, limit: usize, after: Option<&str>) -> Result<Listed, SourceError> {
         match self {
             Letters::Daemon(url) => {

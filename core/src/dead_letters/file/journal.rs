@@ -35,6 +35,8 @@ pub(super) struct Journal {
     length: u64,
     /// Something may stand behind `length`: to be cut off before anything else is written.
     torn: bool,
+    /// The name of the file may not have reached the disk: what is written to it next would be lost with it.
+    unnamed: bool,
     bytes_max: u64,
     expire_after: Duration,
 }
@@ -52,10 +54,21 @@ impl Journal {
         let file = file.map_err(|error| failed("open", path, &error))?;
         sync_folder(path)?;
         let index = Index::default();
-        let mut journal =
-            Journal { path: path.to_owned(), file, index, length: 0, torn: false, bytes_max, expire_after };
+        let mut journal = Journal {
+            path: path.to_owned(),
+            file,
+            index,
+            length: 0,
+            torn: false,
+            unnamed: false,
+            bytes_max,
+            expire_after,
+        };
         journal.read_all()?;
-        journal.prune(now)?;
+        // A full disk must not keep anybody from the letters, nor an operator from making room.
+        if let Err(error) = journal.prune(now) {
+            warn!("{error}; letters that have expired stay for now");
+        }
         Ok(journal)
     }
 
@@ -117,6 +130,7 @@ impl Journal {
         if self.torn {
             self.cut()?;
         }
+        self.name()?;
         let written = self.file.write_all_at(lines, self.length).and_then(|()| self.file.sync_data());
         if let Err(error) = written {
             if let Err(error) = self.cut() {
@@ -125,6 +139,21 @@ impl Journal {
             return Err(failed("write dead letters to", &self.path, &error));
         }
         self.length += lines.len() as u64;
+        Ok(())
+    }
+
+    /// As after a compaction whose last step failed.
+    #[cfg(test)]
+    pub fn unname(&mut self) {
+        self.unnamed = true;
+    }
+
+    /// After this the file survives a power cut under its name.
+    fn name(&mut self) -> Result<(), DeadLetterError> {
+        if self.unnamed {
+            sync_folder(&self.path)?;
+            self.unnamed = false;
+        }
         Ok(())
     }
 
@@ -284,7 +313,8 @@ impl Journal {
         fs::rename(&temporary, &self.path).map_err(|error| failed("replace", &self.path, &error))?;
         // From here on the new file is the journal, whether or not the next step fails.
         (self.file, self.index, self.length) = (file, index, length);
-        sync_folder(&self.path)
+        self.unnamed = true;
+        self.name()
     }
 
     fn copy(&self, temporary: &Path) -> io::Result<(File, Index, u64)> {

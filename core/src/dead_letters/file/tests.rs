@@ -106,6 +106,24 @@ fn a_torn_last_line_is_cut_and_the_next_letter_is_whole() {
 }
 
 #[test]
+fn nothing_is_acknowledged_in_a_file_whose_name_is_not_on_the_disk() {
+    let fixture = Fixture::new(ROOM);
+    let mut journal = fixture.open(at(0));
+    journal.unname();
+    // The folder cannot be synced where it is not.
+    let (folder, elsewhere) = (fixture.folder.path(), fixture.folder.path().with_extension("elsewhere"));
+    std::fs::rename(folder, &elsewhere).unwrap();
+    for _ in 0..2 {
+        let error = journal.put(vec![record(&letter("live", 1, 10))], at(0)).unwrap_err().to_string();
+        assert!(error.starts_with("sync "), "{error}");
+    }
+    assert_eq!(journal.account().bytes, 0);
+    std::fs::rename(&elsewhere, folder).unwrap();
+    journal.put(vec![record(&letter("live", 1, 10))], at(0)).unwrap();
+    assert_eq!(keys(&fixture.open(at(0))).len(), 1);
+}
+
+#[test]
 fn a_damaged_line_is_set_aside_and_the_others_stay() {
     let fixture = Fixture::new(ROOM);
     fixture.open(at(0)).put(vec![record(&letter("live", 1, 10))], at(0)).unwrap();
@@ -319,7 +337,7 @@ fn run(seed: u64) {
                 }
             }
             7 if random.random_bool(0.2) => {
-                let chosen = Chosen { outputs: vec!["a".into()], ..Chosen::default() };
+                let chosen = Chosen { outputs: ["a".into()].into(), ..Chosen::default() };
                 let before = model.letters.len();
                 assert_eq!(journal.count(&chosen).letters, journal.drop_chosen(&chosen).unwrap(), "seed {seed}");
                 model.letters.retain(|key, _| key.output != "a");

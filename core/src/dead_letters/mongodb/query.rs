@@ -67,8 +67,9 @@ pub(super) fn chosen(name: &str, chosen: &Chosen) -> Document {
     }
     let ids: Vec<Document> = chosen.keys.iter().map(|key| id(name, key)).collect();
     let events: Vec<&str> = chosen.events.iter().map(EventId::as_str).collect();
+    let outputs: Vec<&str> = chosen.outputs.iter().map(String::as_str).collect();
     let any = vec![
-        doc! { "_id.output": { "$in": &chosen.outputs } },
+        doc! { "_id.output": { "$in": outputs } },
         doc! { "_id.id": { "$in": events } },
         doc! { "_id": { "$in": ids } },
     ];

@@ -93,10 +93,9 @@ impl Running {
     async fn go_over(&self, stream: ChangeStream, coverage: Coverage) {
         let (done, gone_over) = oneshot::channel();
         // Where the pump has ended the daemon ends, and its loop is about to hear of it.
-        if self.switches.send(Switch { stream, coverage, done }).await.is_ok() {
-            if tokio::time::timeout(OPEN_MAX, gone_over).await.is_err() {
-                warn!("the source has not gone over to the new filter yet, it does when MongoDB answers");
-            }
+        let sent = self.switches.send(Switch { stream, coverage, done }).await.is_ok();
+        if sent && tokio::time::timeout(OPEN_MAX, gone_over).await.is_err() {
+            warn!("the source has not gone over to the new filter yet, it does when MongoDB answers");
         }
     }
 

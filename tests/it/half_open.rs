@@ -97,6 +97,12 @@ async fn a_connection_that_something_on_the_way_has_forgotten_is_noticed() {
     scene.insert(100).await;
     scene.has(200).await;
     assert_eq!(scene.lines.events().len(), 200, "opening again in the same process repeats nothing");
+    // The next time as soon as the first time.
+    let took = scene.noticed_within(|| scene.proxy.freeze_cursors()).await;
+    eprintln!("noticed again after {took:?}");
+    assert!(took < NOTICED_MAX, "{took:?}");
+    scene.insert(200).await;
+    scene.has(300).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -75,12 +75,18 @@ impl Reader {
         batch_size: u32,
         silences: u32,
     ) -> Result<Reader, Broken> {
-        let (cursor, watch) = open(options, pipeline, batch_size, silences).await?;
-        let (mut cursor, mut first) = (cursor, Vec::with_capacity(2));
+        let (mut cursor, mut watch) = open(options, pipeline, batch_size, silences).await?;
+        let mut first = Vec::with_capacity(2);
         // The reply to the open itself, then the first read: only that one shows that the history is there.
-        for _ in 0..2 {
+        for reads in 0..2 {
+            let asked = Instant::now();
             match watch.wait(cursor.next()).await {
-                Ok(Some(Ok(reply))) => first.push(Ok(reply)),
+                Ok(Some(Ok(reply))) => {
+                    if reads > 0 {
+                        watch.answered_after(asked.elapsed());
+                    }
+                    first.push(Ok(reply));
+                }
                 Ok(None) => break,
                 Ok(Some(Err(error))) => first.push(Err(Broken::Error(error))),
                 Err(silent) => first.push(Err(silent)),

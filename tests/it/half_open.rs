@@ -97,6 +97,23 @@ async fn a_connection_that_something_on_the_way_has_forgotten_is_noticed() {
     scene.insert(100).await;
     scene.has(200).await;
     assert_eq!(scene.lines.events().len(), 200, "opening again in the same process repeats nothing");
+    // The next time as soon as the first time, once the cursor has been answered for a while, on no dead connection of the pool.
+    scene.proxy.thaw();
+    let answered = || scene.metric("tailwater_source_last_reply_timestamp_seconds");
+    let reopened = || scene.metric("tailwater_source_reopened_total");
+    let mut quiet = (reopened(), answered());
+    let is_stable = || {
+        if reopened() > quiet.0 {
+            quiet = (reopened(), answered());
+        }
+        answered() >= quiet.1 + 2.0
+    };
+    eventually("a good cursor", DEADLINE, is_stable).await;
+    let took = scene.noticed_within(|| scene.proxy.freeze_cursors()).await;
+    eprintln!("noticed again after {took:?}");
+    assert!(took < NOTICED_MAX, "{took:?}");
+    scene.insert(200).await;
+    scene.has(300).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! The oplog's window is known where it may be read, and the oldest place for a stream is found either way, also while the oplog
 //! moves on; a stream from before it says that history is lost, and where.
 
+use std::cell::Cell;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
@@ -11,8 +12,8 @@ use tailwater::source::oplog::{OplogError, oldest_available, oplog_window};
 use tailwater::source::place::Place;
 use tailwater::source::stream::{ChangeStream, StreamOptions};
 
-use crate::harness::Mongod;
 use crate::harness::stream::{now, options, read, read_from, words};
+use crate::harness::{Mongod, TEST_COMMANDS};
 
 const DEADLINE: Duration = Duration::from_secs(120);
 const WATCH: &str = "watch = [\"shop.*\"]";
@@ -111,4 +112,31 @@ async fn without_a_look_into_the_oplog_the_oldest_place_is_found_by_trying() {
     let mut stream = open_oldest(&options, &all).await;
     shop.insert_one(doc! { "_id": 2 }).await.expect("insert");
     assert_eq!(words(&read(&mut stream, 1).await), ["insert 2"]);
+}
+
+/// Where little of what happens is in scope, the server scans for long before it answers; that is no reason to give up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_scans_for_long_does_not_keep_the_oldest_place_from_being_found() {
+    let mongod = Mongod::start_with(&TEST_COMMANDS).await;
+    let start = now(&mongod).await;
+    let shop = mongod.client().database("shop").collection::<Document>("orders");
+    shop.insert_one(doc! { "_id": 1 }).await.expect("insert");
+    let options = options(&mongod.uri(), WATCH).await;
+    let held = Cell::new(false);
+    let scanning = async {
+        mongod.block_next_command("aggregate", DEADLINE).await;
+        held.set(true);
+    };
+    // Until it was one of these that is held.
+    let looking = async {
+        loop {
+            let oldest = oldest_available(&options).await;
+            if held.get() {
+                return oldest.expect("an oldest place");
+            }
+        }
+    };
+    let both = async { tokio::join!(scanning, looking).1 };
+    let oldest = tokio::time::timeout(DEADLINE / 2, both).await.expect("long before the scan ends");
+    assert!(oldest.time() < start.time());
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bson::{Document, doc};
 use mongodb::Client;
 
-use crate::harness::{Daemon, Mongod, config_of, eventually};
+use crate::harness::{Daemon, Lines, Mongod, config_of, eventually};
 
 /// From start to end: the driver looks for a server for ten seconds, then each host is asked what is wrong.
 const END_MAX: Duration = Duration::from_secs(25);
@@ -129,7 +129,7 @@ async fn a_user_without_the_privileges_or_the_password() {
     assert!(daemon.terminate_and_wait(END_MAX).await.success());
 }
 
-/// What is required and missing never comes to be: no retry helps, so the daemon says what to do and ends.
+/// What is required and missing never comes to be: the event is put aside with what to do, and the stream goes on, after a restart too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_required_image_that_is_missing() {
     for (key, image) in [("full_document", "post-image"), ("full_document_before_change", "pre-image")] {
@@ -137,11 +137,24 @@ async fn a_required_image_that_is_missing() {
         let orders = mongod.client().database("shop").collection::<Document>("orders");
         orders.insert_one(doc! { "_id": 1 }).await.expect("insert");
         let source = format!("{SHOP}\n{key} = \"required\"");
-        let mut daemon = Daemon::start(folder.path(), &config_of(&mongod.uri(), &source, OUTPUT)).await;
-        orders.update_one(doc! { "_id": 1 }, doc! { "$inc": { "n": 1 } }).await.expect("update");
-        assert_eq!(daemon.wait_until_ended(END_MAX).await.code(), Some(1));
-        let words = [" ERROR ", image, "ns: {db: \"shop\", coll: \"orders\"}", "write \"when_available\""];
-        let said = || daemon.has_logged(&words);
-        eventually("one line that says what to do", END_MAX, said).await;
+        let config = config_of(&mongod.uri(), &source, OUTPUT);
+        let lines = Lines::new(folder.path().join("all.jsonl"));
+        for round in 1..=2 {
+            let daemon = Daemon::start(folder.path(), &config).await;
+            for _ in 0..5 {
+                orders.update_one(doc! { "_id": 1 }, doc! { "$inc": { "n": 1 } }).await.expect("update");
+            }
+            orders.insert_one(doc! { "_id": 1 + round }).await.expect("insert");
+            eventually("what is behind them", Duration::from_secs(60), || lines.events().len() == round as usize).await;
+            let metric = || daemon.metric("tailwater_source_poison_events_total", &[]);
+            assert_eq!(metric(), Some(5.0), "each once");
+            let said = format!("its {image} is required and was not there");
+            let words = [" WARN ", &said, "write \"when_available\""];
+            assert!(daemon.has_logged(&words), "what to do");
+            let warnings =
+                daemon.log().into_iter().filter(|line| line.contains("cannot be delivered as it is")).count();
+            assert_eq!(warnings, 1, "one for all of a spell");
+            assert!(daemon.terminate_and_wait(END_MAX).await.success());
+        }
     }
 }

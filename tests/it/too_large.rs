@@ -130,6 +130,70 @@ async fn a_match_that_needs_the_whole_event_does_not_stop_the_stream() {
     assert_eq!(words(&read_from(&options, start, 3).await), ["insert 1", "poison update 10", "insert 2"]);
 }
 
+/// What a `match` hides is not taken for the event that fails, however much of it there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_event_that_fails_becomes_a_stub() {
+    let mongod = Mongod::start().await;
+    let docs = docs(&mongod).await;
+    docs.insert_one(large(10)).await.expect("insert");
+    let start = now(&mongod).await;
+    docs.insert_one(doc! { "_id": 1 }).await.expect("insert");
+    docs.insert_many((100..120).map(|id| doc! { "_id": id, "hidden": true })).await.expect("insert");
+    docs.update_one(doc! { "_id": 10 }, set(1)).await.expect("update");
+    docs.insert_many((120..130).map(|id| doc! { "_id": id, "hidden": true })).await.expect("insert");
+    docs.insert_one(doc! { "_id": 2 }).await.expect("insert");
+    let mut options = options(&mongod.uri(), &format!("{WATCH}\n{IMAGES}")).await;
+    options.filter = Some(doc! { "$expr": { "$and": [
+        { "$gt": [{ "$bsonSize": "$$ROOT" }, 0] }, { "$ne": ["$fullDocument.hidden", true] },
+    ] } });
+    assert_eq!(words(&read_from(&options, start, 3).await), ["insert 1", "poison update 10", "insert 2"]);
+}
+
+/// An image that is required and missing: the event becomes a stub, whatever the `match` says of images, and those with one do not.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_whose_required_image_is_missing_becomes_a_stub() {
+    let mongod = Mongod::start().await;
+    let docs = docs(&mongod).await;
+    let bare = mongod.client().database("shop").collection::<Document>("bare");
+    let images = |on: bool| {
+        let command = doc! { "collMod": "docs", "changeStreamPreAndPostImages": { "enabled": on } };
+        let shop = mongod.client().database("shop");
+        async move { shop.run_command(command).await.expect("collMod") }
+    };
+    let start = now(&mongod).await;
+    docs.insert_one(doc! { "_id": 1, "v": 0 }).await.expect("insert");
+    bare.insert_one(doc! { "_id": 2, "v": 0 }).await.expect("insert");
+    bare.update_one(doc! { "_id": 2 }, set(1)).await.expect("update");
+    docs.update_one(doc! { "_id": 1 }, set(1)).await.expect("update");
+    images(false).await;
+    docs.update_one(doc! { "_id": 1 }, set(2)).await.expect("update");
+    docs.delete_one(doc! { "_id": 1 }).await.expect("delete");
+    images(true).await;
+    docs.insert_one(doc! { "_id": 3 }).await.expect("insert");
+
+    let all = options(&mongod.uri(), &format!("{WATCH}\nfull_document_before_change = \"required\"")).await;
+    let expected =
+        ["insert 1", "insert 2", "poison update 2", "update 1", "poison update 1", "poison delete 1", "insert 3"];
+    let events = read_from(&all, start.clone(), expected.len()).await;
+    assert_eq!(words(&events), expected);
+    let reason = events[2].poison().expect("a stub");
+    assert!(
+        reason.contains("its pre-image is required and was not there") && reason.contains("when_available"),
+        "{reason}"
+    );
+
+    let mut of_docs = all.clone();
+    of_docs.filter = Some(doc! { "ns.coll": "docs" });
+    let of_docs = read_from(&of_docs, start.clone(), 5).await;
+    assert_eq!(words(&of_docs), ["insert 1", "update 1", "poison update 1", "poison delete 1", "insert 3"]);
+
+    // Which events match is known by their images only: what has none cannot be ruled out.
+    let mut by_image = all.clone();
+    by_image.filter = Some(doc! { "$or": [{ "fullDocumentBeforeChange.v": 0 }, { "documentKey._id": 3 }] });
+    let by_image = read_from(&by_image, start, 5).await;
+    assert_eq!(words(&by_image), ["poison update 2", "update 1", "poison update 1", "poison delete 1", "insert 3"]);
+}
+
 /// With `update_lookup` an event is as large as its document is when it is read.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_has_become_smaller_is_read_as_it_is() {

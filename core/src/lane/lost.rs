@@ -15,8 +15,8 @@ use crate::source::oplog::{OplogWindow, oldest_available, oplog_window};
 use crate::source::place::Place;
 use crate::source::stream::StreamOptions;
 
-/// For finding out how far back the oplog reaches.
-const LOOK_MAX: Duration = Duration::from_secs(60);
+/// For finding out how far back the oplog reaches. After that the oplog's first entry is taken without proof, or it is asked again.
+const LOOK_MAX: Duration = Duration::from_secs(120);
 
 /// A look at what is left, while the lane goes on settling what it has.
 pub(super) struct Look {
@@ -46,13 +46,20 @@ pub(super) async fn found(look: &mut Option<Look>) -> Left {
 
 fn look(error: String, options: StreamOptions) -> Look {
     let task = tokio::spawn(async move {
-        let window = tokio::time::timeout(LOOK_MAX, oplog_window(&options.client)).await.ok().and_then(Result::ok);
-        let oldest = match tokio::time::timeout(LOOK_MAX, oldest_available(&options)).await {
-            Ok(Ok(place)) => Ok(place),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer within {LOOK_MAX:?}")),
-        };
-        Left { error: String::new(), oldest, window }
+        loop {
+            let window = tokio::time::timeout(LOOK_MAX, oplog_window(&options.client)).await.ok().and_then(Result::ok);
+            let oldest = match (tokio::time::timeout(LOOK_MAX, oldest_available(&options)).await, window) {
+                (Ok(Ok(place)), _) => Ok(place),
+                (Ok(Err(error)), _) => Err(error.to_string()),
+                // Should it be lost before it is read, that is found out like this time.
+                (Err(_), Some(window)) => Ok(window.near_oldest()),
+                (Err(_), None) => {
+                    warn!("the server did not tell within {LOOK_MAX:?} how far back the oplog reaches, asking again");
+                    continue;
+                }
+            };
+            return Left { error: String::new(), oldest, window };
+        }
     });
     Look { error, task }
 }

@@ -61,7 +61,7 @@ pub enum FullDocument {
     UpdateLookup,
     /// The stored post-image, where there is one.
     WhenAvailable,
-    /// The stored post-image; the stream fails where there is none.
+    /// The stored post-image; an event without one cannot be delivered.
     Required,
 }
 
@@ -72,7 +72,7 @@ pub enum FullDocumentBeforeChange {
     Off,
     /// The stored pre-image, where there is one.
     WhenAvailable,
-    /// The stored pre-image; the stream fails where there is none.
+    /// The stored pre-image; an event without one cannot be delivered.
     Required,
 }
 

@@ -27,7 +27,7 @@ impl HealthMetrics {
         registry.register("tailwater_source_reopened", help, self.reopened.clone());
         let help = "Connections given up because the server said nothing for too long";
         registry.register("tailwater_source_silences", help, self.silences.clone());
-        let help = "Events that cannot be delivered as they are: too large to be read, or not to be decoded";
+        let help = "Events that cannot be delivered as they are: too large to be read, without a required image, or not to be decoded";
         registry.register("tailwater_source_poison_events", help, self.poison.clone());
         let help = "When the server last answered, in seconds since 1970; it does so ten times a second";
         registry.register("tailwater_source_last_reply_timestamp_seconds", help, self.last_reply.clone());

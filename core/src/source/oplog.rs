@@ -8,6 +8,7 @@ use tracing::debug;
 
 use crate::source::error::{SourceError, code, explain, one_line};
 use crate::source::place::Place;
+use crate::source::scope::Scope;
 use crate::source::stream::{ChangeStream, StreamOptions};
 use crate::source::token::Timestamp64;
 
@@ -16,6 +17,11 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// Attempts to open a stream before the oplog has moved on, each with a larger margin.
 const ATTEMPTS_MAX: u32 = 12;
+
+/// A lost place is refused at the first entry that the server looks at; one that is there is answered at the first event in scope, and
+/// until then the server may scan for minutes. After so long without an answer a place counts as there: should it be lost all the same,
+/// reading it says so once more.
+const PROOF_MAX: Duration = Duration::from_secs(3);
 
 /// What stands in the first entry of an oplog that has never been full.
 const FIRST_ENTRY: &str = "initiating set";
@@ -50,6 +56,15 @@ pub enum OplogError {
     /// The server did not answer or could not. It may pass by itself.
     #[error("read the oplog's window: {0}")]
     Failed(String),
+}
+
+impl OplogWindow {
+    /// A place near its beginning that is not cut off at once; not proved to be there.
+    pub fn near_oldest(&self) -> Place {
+        let seconds = u64::from(self.newest.seconds().saturating_sub(self.oldest.seconds()));
+        let headroom = HEADROOM_SECONDS.min(seconds / 16);
+        Place::From(Timestamp64((self.oldest.0 + (headroom << 32)).min(self.newest.0)))
+    }
 }
 
 /// Reads the time of the oplog's first and last entry.
@@ -91,7 +106,7 @@ async fn end(client: &Client, direction: i32) -> Result<Document, OplogError> {
 
 /// The oldest place at which a stream can be opened, with some headroom where the oplog is full: it moves on while the place is looked
 /// for and until it is used. Where it moves on faster still, opening there is history lost once more, and asking again finds another
-/// place. Streams opened for proof have no filter, because only a first event answers at once.
+/// place. Streams opened for proof have no filter, not even that of the scope, because only a first event answers at once.
 ///
 /// # Errors
 /// When no place is found, and what no other place mends.
@@ -100,8 +115,17 @@ pub async fn oldest_available(options: &StreamOptions) -> Result<Place, SourceEr
     // An image that is required and missing says nothing about the oplog.
     let (full_document, full_document_before_change) = (None, None);
     let batch_size = 1;
-    let options =
-        StreamOptions { filter, pipeline, full_document, full_document_before_change, batch_size, ..options.clone() };
+    // Of a database stays that it is this one: the user may watch no other.
+    let scope = Scope { database: options.scope.database.clone(), filter: None };
+    let options = StreamOptions {
+        scope,
+        filter,
+        pipeline,
+        full_document,
+        full_document_before_change,
+        batch_size,
+        ..options.clone()
+    };
     for attempt in 0..ATTEMPTS_MAX {
         let (window, is_whole) = match read_ends(&options.client).await {
             Ok(found) => found,
@@ -153,9 +177,13 @@ async fn by_trying(options: &StreamOptions) -> Result<Place, SourceError> {
 }
 
 async fn opens(options: &StreamOptions, place: &Place) -> Result<bool, SourceError> {
-    match ChangeStream::open(options.clone(), place.clone()).await {
-        Ok(_) => Ok(true),
-        Err(SourceError::HistoryLost { .. }) => Ok(false),
-        Err(error) => Err(error),
+    match tokio::time::timeout(PROOF_MAX, ChangeStream::open(options.clone(), place.clone())).await {
+        Ok(Ok(_)) => Ok(true),
+        Ok(Err(SourceError::HistoryLost { .. })) => Ok(false),
+        Ok(Err(error)) => Err(error),
+        Err(_) => {
+            debug!(%place, "no answer within {PROOF_MAX:?}, so the server is looking for an event: the place is there");
+            Ok(true)
+        }
     }
 }

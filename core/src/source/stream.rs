@@ -19,7 +19,7 @@ use self::decode::Decoder;
 pub use self::options::StreamOptions;
 use self::options::{Shape, Start};
 use self::reader::{Broken, Reader};
-use self::too_large::{TooLarge, is_too_large};
+use self::too_large::{TooLarge, is_unreadable};
 use crate::backoff::Backoff;
 use crate::event::Event;
 use crate::source::error::{Class, SourceError, classify, explain_at, is_refused_login, lacks_split_stage, one_line};
@@ -32,6 +32,9 @@ const REOPEN: Backoff = Backoff { min: Duration::from_millis(100), max: Duration
 /// A cursor that lived for so long was a good one: what comes after it is the first failure again. One that breaks sooner is not,
 /// however many replies it gave.
 const STABLE: Duration = Duration::from_secs(10);
+
+/// Of events that cannot be read, no more than one warning in this time.
+const POISON_WARNED_EVERY: Duration = Duration::from_secs(60);
 
 /// A cursor that ended behind a new invalidate counts as no more than so many failures: a database that is dropped again and again is
 /// followed at a few opens a second.
@@ -61,6 +64,9 @@ pub struct ChangeStream {
     /// How often it was opened or an open was tried.
     opens: u64,
     too_large: TooLarge,
+    /// When a stub was last warned of, and how many came since without a warning.
+    warned: Option<Instant>,
+    unwarned: u64,
     /// Told of every end and every reply; only the shared stream has one.
     health: Option<Health>,
 }
@@ -78,6 +84,8 @@ impl ChangeStream {
             silences: 0,
             opens: 0,
             too_large: TooLarge::default(),
+            warned: None,
+            unwarned: 0,
             health: None,
         }
     }
@@ -94,7 +102,7 @@ impl ChangeStream {
             match stream.open_cursor().await {
                 Ok(reader) => stream.reader = Some(reader),
                 // The history is there, or the server would have said that.
-                Err(Broken::Error(error)) if is_too_large(&error) => stream.too_large.step(),
+                Err(Broken::Error(error)) if is_unreadable(&error) => stream.too_large.step(),
                 Err(Broken::Error(error)) if stream.goes_on_without_splitting(&error) => continue,
                 Err(broken) => return Err(stream.cannot_open(&broken)),
             }
@@ -159,8 +167,8 @@ impl ChangeStream {
                     self.replied(&events);
                     return Ok(Batch { events, reached: self.decoder.place().clone() });
                 }
-                Some(Err(Broken::Error(error))) if is_too_large(&error) => {
-                    if let Some(batch) = self.pass_too_large(&error).await? {
+                Some(Err(Broken::Error(error))) if is_unreadable(&error) => {
+                    if let Some(batch) = self.pass_unreadable(&error).await? {
                         return Ok(batch);
                     }
                 }
@@ -197,22 +205,37 @@ impl ChangeStream {
             }
         }
         for event in events.iter().filter(|event| event.poison().is_some()) {
-            warn!(id = %event.id(), "an event cannot be delivered as it is: {}", event.poison().unwrap_or_default());
+            let reason = event.poison().unwrap_or_default();
+            // A collection without the images that are required makes a stub of every event.
+            if self.was_warned() {
+                self.unwarned += 1;
+                debug!(id = %event.id(), "an event cannot be delivered as it is: {reason}");
+            } else {
+                let unwarned = std::mem::take(&mut self.unwarned);
+                self.warned = Some(Instant::now());
+                warn!(id = %event.id(), unwarned, "an event cannot be delivered as it is: {reason}");
+            }
         }
         if self.too_large.is_enough(self.decoder.documents(), events.len(), self.options.batch_size) {
-            debug!(place = %self.place(), "no event is too large any more, reading whole replies again");
+            debug!(place = %self.place(), "every event can be read again, reading whole replies again");
             self.too_large.stop_stepping();
             self.ended();
         }
     }
 
+    /// There was a warning of a stub a short while ago.
+    fn was_warned(&self) -> bool {
+        self.warned.is_some_and(|warned| warned.elapsed() < POISON_WARNED_EVERY)
+    }
+
     /// The cursor is of no more use.
     fn ended(&mut self) {
-        self.reader = None;
+        let was_open = self.reader.take().is_some();
         if let Some(health) = &mut self.health {
             health.broke();
         }
-        if self.opened.elapsed() >= STABLE {
+        // `opened` is of the last one that could be opened: a failed open is no sign of a good cursor.
+        if was_open && self.opened.elapsed() >= STABLE {
             self.failures = 0;
         }
         self.failures = self.failures.saturating_add(1);
@@ -241,7 +264,7 @@ impl ChangeStream {
                 self.reader = Some(reader);
                 return Ok(None);
             }
-            Err(Broken::Error(error)) if is_too_large(&error) => return self.pass_too_large(&error).await,
+            Err(Broken::Error(error)) if is_unreadable(&error) => return self.pass_unreadable(&error).await,
             Err(Broken::Error(error)) if self.goes_on_without_splitting(&error) => {}
             Err(Broken::Error(error)) if passes(&error) => {
                 warn!(place = %self.place(), "cannot open the change stream again yet: {}", one_line(&error));
@@ -279,11 +302,11 @@ impl ChangeStream {
         Ok(reader)
     }
 
-    /// An event is too large for the server to send. First it is approached in steps of one event; when the error comes then, the
-    /// event is the next one, and a stub takes its place.
-    async fn pass_too_large(&mut self, error: &Error) -> Result<Option<Batch>, SourceError> {
+    /// The server cannot send an event: it is too large, or an image of it is required and missing. First it is approached in steps of
+    /// one event; when the error comes then, the event is the next one, and a stub takes its place.
+    async fn pass_unreadable(&mut self, error: &Error) -> Result<Option<Batch>, SourceError> {
         if !self.too_large.is_stepping() {
-            info!(place = %self.place(), "an event is too large to be read, looking for it: {}", one_line(error));
+            debug!(place = %self.place(), "an event cannot be read, looking for it: {}", one_line(error));
             self.reader = None;
             // Not a failure: it was open, and is opened in another way.
             self.too_large.step();
@@ -337,4 +360,34 @@ fn passes(error: &Error) -> bool {
 /// Where the next cursor begins.
 fn start(decoder: &Decoder) -> Start<'_> {
     decoder.invalidated().map_or(Start::At(decoder.place()), Start::Behind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::scope::Scope;
+    use crate::source::token::Timestamp64;
+
+    #[tokio::test]
+    async fn an_open_that_fails_is_no_sign_of_a_good_cursor() {
+        let client = mongodb::Client::with_uri_str("mongodb://127.0.0.1:1/").await.expect("a client");
+        let options = StreamOptions {
+            client,
+            scope: Scope { database: None, filter: None },
+            full_document: None,
+            full_document_before_change: None,
+            show_expanded_events: false,
+            pipeline: Vec::new(),
+            filter: None,
+            splits: false,
+            batch_size: 1,
+        };
+        let mut stream = ChangeStream::new(options, Place::From(Timestamp64(1)));
+        tokio::time::pause();
+        tokio::time::advance(STABLE * 2).await;
+        for failures in 1..5 {
+            stream.ended();
+            assert_eq!(stream.failures, failures, "the wait grows");
+        }
+    }
 }

@@ -89,12 +89,20 @@ impl StreamOptions {
 
     /// The whole pipeline; `without` are tokens of events that the server cannot send.
     pub(super) fn pipeline(&self, start: &Start<'_>, shape: Shape, without: &[Token]) -> Vec<Document> {
+        let tokens: Vec<&str> = without.iter().map(Token::data).collect();
+        self.stages(start, shape, (!tokens.is_empty()).then(|| doc! { "$nin": tokens }))
+    }
+
+    /// The whole pipeline, for the events with these tokens alone.
+    pub(super) fn pipeline_of(&self, start: &Start<'_>, only: &[&Token]) -> Vec<Document> {
+        let tokens: Vec<&str> = only.iter().map(|token| token.data()).collect();
+        self.stages(start, Shape::Whole, Some(doc! { "$in": tokens }))
+    }
+
+    fn stages(&self, start: &Start<'_>, shape: Shape, tokens: Option<Document>) -> Vec<Document> {
         let mut pipeline = vec![doc! { "$changeStream": self.first_stage(start, shape) }];
-        if !without.is_empty() {
-            // Before all other stages: they too may need an event to be no larger than the server can handle.
-            let tokens: Vec<&str> = without.iter().map(Token::data).collect();
-            pipeline.push(doc! { "$match": { "_id._data": { "$nin": tokens } } });
-        }
+        // Before all other stages: they too may need an event to be no larger than the server can handle.
+        pipeline.extend(tokens.map(|tokens| doc! { "$match": { "_id._data": tokens } }));
         pipeline.extend(self.scope.filter.iter().map(|filter| doc! { "$match": filter.clone() }));
         if shape != Shape::StubOfAny {
             pipeline.extend(self.pipeline.iter().cloned());

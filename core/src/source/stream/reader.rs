@@ -4,7 +4,8 @@
 //! that scans the oplog for events that the `$match` lets through only when it has found some or has come to the end: 600,000
 //! entries without a match took mongod 6.0.5 two seconds without a word, whatever `maxTimeMS` said. So whoever waits for
 //! longer than [`ASK_AFTER`] asks the server, on another connection, whether it is at work on this cursor. As long as it says so,
-//! waiting goes on; after [`SILENCE_MAX`] without such a sign the cursor is given up.
+//! waiting goes on; after [`SILENCE_MAX`] without such a sign the cursor is given up. Where the URI's read preference lets another member
+//! answer than the one that has the cursor, the question says nothing: it is not asked, and [`SILENCE_UNASKED_MAX`] is waited.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use bson::{Document, doc};
 use futures::{StreamExt, TryStreamExt};
 use mongodb::Client;
 use mongodb::error::Error;
+use mongodb::options::{ReadPreference, SelectionCriteria};
 use mongodb::raw_batch_cursor::{RawBatch, RawBatchCursor};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -31,6 +33,9 @@ const ASK_AFTER: Duration = Duration::from_secs(5);
 /// The server is taken for dead after so long without a sign of life. With what it takes to notice this stays under the 15 s that
 /// are promised.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// The same where the server cannot be asked: a long scan is not told from a dead connection, and must not be given up each time.
+const SILENCE_UNASKED_MAX: Duration = Duration::from_secs(60);
 
 /// Patience doubles so many times at most, up to about ten minutes.
 const SILENCES_MAX: u32 = 6;
@@ -62,19 +67,26 @@ pub(super) enum Broken {
 
 impl Reader {
     /// Opens a cursor; open means that the server has answered a first read. `silences` is how often in a row it was given up for
-    /// silence: each time it is given twice as long, so that a slow link or a server that may not be asked comes to its end.
+    /// silence: each time it is given twice as long, so that a slow link or a server that may not be asked comes to its end. Once a
+    /// read of this cursor was answered in the usual time, the usual patience holds again.
     pub async fn open(
         options: &StreamOptions,
         pipeline: Vec<Document>,
         batch_size: u32,
         silences: u32,
     ) -> Result<Reader, Broken> {
-        let (cursor, watch) = open(options, pipeline, batch_size, silences).await?;
-        let (mut cursor, mut first) = (cursor, Vec::with_capacity(2));
+        let (mut cursor, mut watch) = open(options, pipeline, batch_size, silences).await?;
+        let mut first = Vec::with_capacity(2);
         // The reply to the open itself, then the first read: only that one shows that the history is there.
-        for _ in 0..2 {
+        for reads in 0..2 {
+            let asked = Instant::now();
             match watch.wait(cursor.next()).await {
-                Ok(Some(Ok(reply))) => first.push(Ok(reply)),
+                Ok(Some(Ok(reply))) => {
+                    if reads > 0 {
+                        watch.answered_after(asked.elapsed());
+                    }
+                    first.push(Ok(reply));
+                }
                 Ok(None) => break,
                 Ok(Some(Err(error))) => first.push(Err(Broken::Error(error))),
                 Err(silent) => first.push(Err(silent)),
@@ -121,7 +133,7 @@ async fn read_ahead(
     mut cursor: RawBatchCursor,
     first: Vec<Result<RawBatch, Broken>>,
     sender: mpsc::Sender<Result<RawBatch, Broken>>,
-    watch: Watch,
+    mut watch: Watch,
 ) {
     for reply in first {
         let failed = reply.is_err();
@@ -131,8 +143,12 @@ async fn read_ahead(
     }
     // A place for the reply first: one is read ahead and not two, for each may hold 16 MiB.
     while let Ok(place) = sender.reserve().await {
+        let asked = Instant::now();
         let reply = match watch.wait(cursor.next()).await {
-            Ok(Some(reply)) => reply.map_err(Broken::Error),
+            Ok(Some(reply)) => {
+                watch.answered_after(asked.elapsed());
+                reply.map_err(Broken::Error)
+            }
             Ok(None) => return,
             Err(silent) => Err(silent),
         };
@@ -144,7 +160,7 @@ async fn read_ahead(
     }
 }
 
-fn has_events(reply: &RawBatch) -> bool {
+pub(super) fn has_events(reply: &RawBatch) -> bool {
     reply.doc_slices().is_ok_and(|events| !events.is_empty())
 }
 
@@ -153,13 +169,41 @@ pub(super) struct Watch {
     client: Client,
     /// Of the cursor's operations.
     comment: Arc<str>,
+    patience: Patience,
+}
+
+/// How long a silent server is waited for.
+#[derive(Clone, Copy)]
+struct Patience {
     /// How often in a row a cursor was given up before.
     silences: u32,
+    /// What the server is doing can be asked.
+    asks: bool,
+}
+
+impl Patience {
+    fn new(silences: u32, asks: bool) -> Patience {
+        Patience { silences: silences.min(SILENCES_MAX), asks }
+    }
+
+    /// `usual` is that of the first cursor.
+    fn silence_max(self, usual: Duration) -> Duration {
+        let usual = if self.asks { usual } else { usual.max(SILENCE_UNASKED_MAX) };
+        usual * (1 << self.silences)
+    }
+
+    /// A read was answered after so long. In the usual time: it was no slow link, and the next silence is noticed as soon as the first.
+    fn answered_after(&mut self, took: Duration) {
+        if took < SILENCE_MAX {
+            self.silences = 0;
+        }
+    }
 }
 
 impl Watch {
     fn new(client: Client, comment: String, silences: u32) -> Watch {
-        Watch { client, comment: comment.into(), silences: silences.min(SILENCES_MAX) }
+        let asks = reads_from_primary(&client);
+        Watch { client, comment: comment.into(), patience: Patience::new(silences, asks) }
     }
 
     /// The answer, unless the server goes silent.
@@ -168,11 +212,19 @@ impl Watch {
     }
 
     async fn wait_for<T>(&self, silence_max: Duration, answer: impl Future<Output = T>) -> Result<T, Broken> {
-        wait(answer, silence_max * (1 << self.silences), || self.is_at_work()).await
+        wait(answer, self.patience.silence_max(silence_max), || self.is_at_work()).await
+    }
+
+    /// A read of this cursor was answered after so long.
+    fn answered_after(&mut self, took: Duration) {
+        self.patience.answered_after(took);
     }
 
     /// Whether the server is busy with this cursor at this moment.
     async fn is_at_work(&self) -> bool {
+        if !self.patience.asks {
+            return false;
+        }
         let comment = &*self.comment;
         let ours = doc! { "$or": [ { "command.comment": comment }, { "cursor.originatingCommand.comment": comment } ] };
         // Without `allUsers` everyone may ask this: it shows the user's own operations.
@@ -190,6 +242,11 @@ impl Watch {
             }
         }
     }
+}
+
+/// Whether a question about a cursor reaches the member that has it.
+fn reads_from_primary(client: &Client) -> bool {
+    matches!(client.selection_criteria(), None | Some(SelectionCriteria::ReadPreference(ReadPreference::Primary)))
 }
 
 async fn wait<T, A: Future<Output = bool>>(
@@ -244,6 +301,28 @@ mod tests {
             let took = started.elapsed();
             assert!((SILENCE_MAX..SILENCE_MAX + SECOND).contains(&took), "{took:?}");
             assert!((1..=3).contains(&asked.get()), "asked {} times", asked.get());
+        }
+    }
+
+    #[test]
+    fn patience_grows_with_silences_and_is_usual_again_after_a_prompt_answer() {
+        let mut patience = Patience::new(2, true);
+        assert_eq!(patience.silence_max(SILENCE_MAX), 40 * SECOND);
+        patience.answered_after(15 * SECOND);
+        assert_eq!(patience.silence_max(SILENCE_MAX), 40 * SECOND, "a slow link stays one");
+        patience.answered_after(SECOND);
+        assert_eq!(patience.silence_max(SILENCE_MAX), SILENCE_MAX);
+        assert_eq!(Patience::new(u32::MAX, true).silence_max(SILENCE_MAX), 640 * SECOND);
+        assert_eq!(Patience::new(0, false).silence_max(SILENCE_MAX), SILENCE_UNASKED_MAX);
+    }
+
+    #[tokio::test]
+    async fn only_the_primary_is_asked_about_its_cursors() {
+        for (query, asks) in
+            [("", true), ("readPreference=primary", true), ("readPreference=secondaryPreferred", false)]
+        {
+            let client = Client::with_uri_str(format!("mongodb://127.0.0.1:1/?{query}")).await.expect("a client");
+            assert_eq!(reads_from_primary(&client), asks, "{query}");
         }
     }
 

@@ -75,14 +75,20 @@ pub fn violations(case: &Case) -> (Vec<String>, Sum) {
     }
     check_truth(case, &places, &mut found);
     let restarts = check_order(case, &places, &mut found);
-    let (repeats, repeats_max) = repeats(&case.record.arrivals);
-    if repeats_max > AHEAD_MAX {
-        found.push(format!("{repeats_max} repeats in one run are more than ahead_max = {AHEAD_MAX}"));
+    let repeats = repeats(&case.record.arrivals);
+    for (run, repeats) in &repeats {
+        // A run that lost the lease and has it again begins behind another instance a second time.
+        let begun = 1 + restarts.get(run).copied().unwrap_or(0);
+        if *repeats > AHEAD_MAX * begun {
+            found.push(format!("{repeats} repeats in run {run}, begun {begun} times, with ahead_max = {AHEAD_MAX}"));
+        }
     }
     let wanted = || case.changes.iter().filter(|change| (case.plan.wants)(&change.facts));
     let rejected = wanted().filter(|change| is_rejected(case, change)).count();
     let mut sum = Sum { wanted: wanted().count(), rejected, arrivals: case.record.arrivals.len(), ..Sum::default() };
-    (sum.repeats, sum.repeats_max, sum.restarts) = (repeats, repeats_max, restarts);
+    sum.repeats = repeats.values().sum();
+    sum.repeats_max = repeats.values().copied().max().unwrap_or(0);
+    sum.restarts = restarts.values().sum();
     if case.record.arrivals.iter().all(|arrival| arrival.at.is_some()) {
         let reigns = Reigns::of(&case.record.arrivals, case.plan.handed_out_max);
         (sum.reigns, sum.strays_max) = (reigns.count, reigns.strays_max);
@@ -142,9 +148,9 @@ fn check_truth(case: &Case, places: &HashMap<&str, usize>, found: &mut Vec<Strin
 }
 
 /// Within each run an event comes only when the one of its document (`strict`: of the output) before it that the run was sent is
-/// settled, and never after a later one. Gives back how often a run began anew, which is no violation while the bound allows it.
-fn check_order(case: &Case, places: &HashMap<&str, usize>, found: &mut Vec<String>) -> usize {
-    let (before, mut restarts) = (found.len(), 0);
+/// settled, and never after a later one. Gives back how often each run began anew, which is no violation while the bound allows it.
+fn check_order(case: &Case, places: &HashMap<&str, usize>, found: &mut Vec<String>) -> HashMap<usize, usize> {
+    let (before, mut restarts) = (found.len(), HashMap::new());
     let mut runs: HashMap<usize, Newest> = HashMap::new();
     for arrival in &case.record.arrivals {
         let Some(place) = places.get(&*arrival.id).copied() else { continue };
@@ -153,8 +159,8 @@ fn check_order(case: &Case, places: &HashMap<&str, usize>, found: &mut Vec<Strin
         let last = runs.entry(arrival.run).or_default();
         let (newest, settled) = last.get(&key).copied().unwrap_or((place, false));
         if place < newest || (place > newest && !settled) {
-            restarts += 1;
-            if restarts > case.bounds.restarts_max && found.len() < before + SHOWN_MAX {
+            *restarts.entry(arrival.run).or_default() += 1;
+            if restarts.values().sum::<usize>() > case.bounds.restarts_max && found.len() < before + SHOWN_MAX {
                 let how = if place < newest { "comes after" } else { "overtakes" };
                 found.push(format!("run {}: {} {how} {}", arrival.run, arrival.id, case.changes[newest].id));
             }
@@ -168,8 +174,8 @@ fn check_order(case: &Case, places: &HashMap<&str, usize>, found: &mut Vec<Strin
 /// Of each document, or of all: the place of the last event that arrived, and whether it is settled.
 type Newest<'a> = HashMap<Option<(&'a str, i64)>, (usize, bool)>;
 
-/// How often a run was sent what an earlier run had acknowledged: all, and the most in one run.
-fn repeats(arrivals: &[Arrival]) -> (usize, usize) {
+/// How many events each run was sent that an earlier run had acknowledged.
+fn repeats(arrivals: &[Arrival]) -> HashMap<usize, usize> {
     let mut first: HashMap<&str, usize> = HashMap::new();
     let mut repeated: HashMap<usize, HashSet<&str>> = HashMap::new();
     for arrival in arrivals {
@@ -183,6 +189,5 @@ fn repeats(arrivals: &[Arrival]) -> (usize, usize) {
             _ => {}
         }
     }
-    let counts = || repeated.values().map(HashSet::len);
-    (counts().sum(), counts().max().unwrap_or(0))
+    repeated.into_iter().map(|(run, repeated)| (run, repeated.len())).collect()
 }

@@ -116,7 +116,7 @@ fn config(mongod: &Mongod, outputs: Outputs, start: &str) -> String {
     );
     let output = |index, plugin, options| {
         format!(
-            "[outputs.o{index}]\nplugin = \"{plugin}\"\nmatch = {}\nbatch = {{ events_max = 1000 }}\noptions = {options}\n",
+            "[outputs.o{index}]\nplugin = \"{plugin}\"\nmatch = {}\nbatch = {{ events_max = 1000 }}\n{POLICIES}options = {options}\n",
             stream::MATCH_TOML
         )
     };
@@ -127,6 +127,10 @@ fn config(mongod: &Mongod, outputs: Outputs, start: &str) -> String {
     }
     text
 }
+
+/// Every policy that does not change what is delivered here: what they cost is part of the measure.
+const POLICIES: &str = "rate_limit = { per_second = 10000000, burst = 10000000 }\nbacklog = { max_age = \"7d\" }\n\
+                        history_lost = \"resume\"\non_reject = \"dead_letter\"\nretry = { give_up_after = \"24h\" }\n";
 
 /// A running daemon, whatever its outputs.
 pub struct Daemon {

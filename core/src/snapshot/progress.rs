@@ -95,15 +95,6 @@ impl Progress {
         self.settled
     }
 
-    /// How much is settled, from 0 to 1; 1 only when all is.
-    pub fn fraction(&self) -> f64 {
-        if self.is_done() {
-            return 1.0;
-        }
-        // An estimate may be too low, and documents may have been added.
-        self.settled as f64 / self.total.max(self.settled + 1) as f64
-    }
-
     /// Rises with every change: whoever stores progress sees by it whether there is something new.
     pub fn version(&self) -> u64 {
         self.version

@@ -73,6 +73,8 @@ pub enum DeadLetterError {
         what: &'static str,
         /// The server's words, and what to do.
         reason: String,
+        /// The user may not: a retry does not help.
+        denied: bool,
     },
     /// The file system did not. A retry may help.
     #[error("{what} {path}: {reason}")]

@@ -387,5 +387,5 @@ fn refused(what: &'static str, code: Option<i32>, reason: String) -> DeadLetterE
         Some(UNAUTHORIZED) => "; grant the user readWrite on tailwater, or set dead_letters.store = \"file\"",
         _ => "",
     };
-    DeadLetterError::MongoDb { what, reason: reason + advice }
+    DeadLetterError::MongoDb { what, reason: reason + advice, denied: code == Some(UNAUTHORIZED) }
 }

@@ -47,7 +47,7 @@ impl PipelineError {
                 matches!(error, LeaseError::MongoDb { passing: true, .. } | LeaseError::NoAnswer { .. })
             }
             PipelineError::DeadLetters(error) => match error {
-                DeadLetterError::MongoDb { reason, .. } => !reason.contains("(code 13,"),
+                DeadLetterError::MongoDb { denied, .. } => !denied,
                 DeadLetterError::InUse { .. } => true,
                 _ => false,
             },

@@ -61,7 +61,7 @@ async fn letters_are_written_in_order_until_the_store_has_them() {
         let (store, fails) = (Arc::clone(&store), calls.fetch_add(1, Ordering::Relaxed) < 2);
         async move {
             if fails {
-                return Err(DeadLetterError::MongoDb { what: "write", reason: "no primary".to_owned() });
+                return Err(DeadLetterError::MongoDb { what: "write", reason: "no primary".to_owned(), denied: false });
             }
             store.lock().expect("not poisoned").extend(letters);
             Ok(())

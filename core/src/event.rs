@@ -22,7 +22,7 @@ use std::{
 };
 
 use bson::RawDocument;
-use tailwater_match::raw::Elements;
+use tailwater_raw::Elements;
 
 use self::scan::{Fields, Scan, Span};
 pub use self::{

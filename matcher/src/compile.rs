@@ -2,7 +2,9 @@
 
 use bson::{Bson, Document, RawBson};
 
-use crate::{Expression, In, Path, number::Number, value::Literal};
+use tailwater_raw::number::Number;
+
+use crate::{Expression, In, Path, value::Literal};
 
 /// Operators that stand in the place of a field.
 const LOGICAL: [&str; 2] = ["$and", "$or"];

@@ -1,20 +1,18 @@
 //! MongoDB's query language over raw BSON, with the server's own answers. Pure: no IO, no clock.
 //!
 //! Reading order: [`Matcher`] here, `compile` (from a query to expressions), `path` (how a dotted path walks through
-//! documents and arrays), `value` (when two values are equal), [`number`], [`raw`] (elements of raw BSON). The oracle is a real
+//! documents and arrays), `value` (when two values are equal). The oracle is a real
 //! mongod: `tests/oracle/` has the script that asks it and its answers.
 
 mod compile;
-pub mod number;
 mod path;
-pub mod raw;
 mod value;
 
 use bson::{Document, RawDocument};
 
 pub use compile::MatchError;
 use path::Path;
-use raw::{Value, kind};
+use tailwater_raw::{Value, kind};
 use value::Literal;
 
 /// A compiled query.

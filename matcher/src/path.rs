@@ -9,7 +9,7 @@
 
 use bson::RawDocument;
 
-use crate::raw::{Elements, Value, kind};
+use tailwater_raw::{Elements, Value, kind};
 
 /// A dotted path.
 #[derive(Clone, Debug, PartialEq)]

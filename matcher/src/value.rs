@@ -2,10 +2,7 @@
 
 use bson::{RawBson, RawDocumentBuf};
 
-use crate::{
-    number::Number,
-    raw::{Elements, Value, kind},
-};
+use tailwater_raw::{Elements, Value, kind, number::Number};
 
 /// A query's value.
 #[derive(Clone, Debug)]

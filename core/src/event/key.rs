@@ -16,10 +16,7 @@
 
 use std::num::NonZeroU64;
 
-use tailwater_match::{
-    number::Number,
-    raw::{Value, kind},
-};
+use tailwater_raw::{Value, kind, number::Number};
 use twox_hash::XxHash3_64;
 
 /// Levels of an `_id` that are hashed; what is below does not count. The server allows about 100.

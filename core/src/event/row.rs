@@ -4,7 +4,7 @@
 //! before all that happened since. Knows nothing of how rows are read.
 
 use bson::{Bson, RawDocument, RawDocumentBuf, doc};
-use tailwater_match::raw::Elements;
+use tailwater_raw::Elements;
 
 use super::scan::EventError;
 use crate::source::token::Timestamp64;

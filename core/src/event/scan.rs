@@ -4,7 +4,7 @@
 use std::num::NonZeroU64;
 
 use bson::RawDocument;
-use tailwater_match::raw::{Damaged, Element, Elements, kind};
+use tailwater_raw::{Damaged, Element, Elements, kind};
 
 use super::key;
 use crate::source::token::{Token, TokenError};

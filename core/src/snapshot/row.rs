@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bson::RawDocument;
-use tailwater_match::raw::{Elements, kind};
+use tailwater_raw::{Elements, kind};
 
 use crate::event::Event;
 use crate::snapshot::range::RangeNumber;

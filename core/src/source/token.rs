@@ -24,7 +24,7 @@
 use std::{cmp::Ordering, fmt, sync::Arc};
 
 use bson::{RawDocument, Timestamp};
-use tailwater_match::raw::{Elements, kind};
+use tailwater_raw::{Elements, kind};
 
 /// A cluster time: seconds since 1970 in the upper 32 bits, the increment within the second in the lower ones.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,7 +1,7 @@
 //! One BSON value as JSON, in each of the forms.
 
+use crate::{Damaged, Element, Elements, Value, kind};
 use bson::Decimal128;
-use tailwater_match::raw::{Damaged, Element, Elements, Value, kind};
 
 use super::{
     JsonError, JsonForm, LEVELS_MAX,
@@ -13,19 +13,28 @@ const UUID: u8 = 4;
 /// Beyond this a long is a string in the plain form.
 const SAFE_INTEGER: u64 = (1 << 53) - 1;
 
-/// Appends values to a buffer.
-pub(super) struct Writer {
+/// Appends JSON to a buffer, value by value; between them the caller writes what holds them together.
+pub struct Writer {
     out: Vec<u8>,
     form: JsonForm,
 }
 
 impl Writer {
+    /// Begins with an empty buffer of `capacity` bytes.
     pub fn new(form: JsonForm, capacity: usize) -> Writer {
         Writer { out: Vec::with_capacity(capacity), form }
     }
 
-    pub fn finish(self) -> Vec<u8> {
-        self.out
+    /// The JSON.
+    ///
+    /// # Errors
+    /// When a text or a name is not UTF-8.
+    pub fn finish(self) -> Result<Vec<u8>, JsonError> {
+        // Once for all texts and names: between them stands ASCII, so that the whole is UTF-8 when each of them is.
+        match std::str::from_utf8(&self.out) {
+            Ok(_) => Ok(self.out),
+            Err(_) => Err(Damaged::Text.into()),
+        }
     }
 
     /// Appends JSON as it is.
@@ -34,14 +43,21 @@ impl Writer {
         self.out.extend_from_slice(json);
     }
 
-    /// Appends `"name":value`.
+    /// Appends `"name":value`; `level` is how deep in documents and arrays it stands.
+    ///
+    /// # Errors
+    /// When the value is damaged or nested too deep.
     pub fn field(&mut self, element: &Element<'_>, level: u32) -> Result<(), JsonError> {
         scalar::string(&mut self.out, element.name);
         self.out.push(b':');
         self.value(element.value, level)
     }
 
-    fn value(&mut self, value: Value<'_>, level: u32) -> Result<(), JsonError> {
+    /// Appends a value.
+    ///
+    /// # Errors
+    /// As [`Writer::field`].
+    pub fn value(&mut self, value: Value<'_>, level: u32) -> Result<(), JsonError> {
         match value.kind() {
             kind::STRING => scalar::string(&mut self.out, value.text()),
             kind::DOCUMENT => self.document(value.elements(), level + 1)?,
@@ -80,7 +96,11 @@ impl Writer {
         Ok(())
     }
 
-    fn document(&mut self, elements: Elements<'_>, level: u32) -> Result<(), JsonError> {
+    /// Appends a document.
+    ///
+    /// # Errors
+    /// As [`Writer::field`].
+    pub fn document(&mut self, elements: Elements<'_>, level: u32) -> Result<(), JsonError> {
         if level > LEVELS_MAX {
             return Err(JsonError::Depth(LEVELS_MAX));
         }

@@ -206,7 +206,7 @@ fn document_len(rest: &[u8]) -> Option<usize> {
 /// Each reader takes the type it is named for; of another type it makes something or other, but no panic.
 impl<'a> Value<'a> {
     /// Bytes that are already known to be a whole value of this type.
-    pub(crate) fn new(kind: u8, bytes: &'a [u8]) -> Value<'a> {
+    pub fn new(kind: u8, bytes: &'a [u8]) -> Value<'a> {
         Value { kind, bytes }
     }
 

@@ -1,6 +1,6 @@
 //! BSON numbers in one form, so that 1, 1.0, NumberLong(1) and NumberDecimal("1.0") are one value.
 
-use crate::raw::{Value, kind};
+use crate::{Value, kind};
 
 /// A number without its BSON type: equal for all types that hold the same value.
 #[derive(Copy, Clone, Debug)]
@@ -43,7 +43,7 @@ impl Number {
     }
 
     /// Takes a Decimal128 apart (IEEE 754-2008, binary integer significand).
-    pub(crate) fn of_decimal(bytes: [u8; 16]) -> Number {
+    pub fn of_decimal(bytes: [u8; 16]) -> Number {
         let bits = u128::from_le_bytes(bytes);
         let negative = bits >> 127 == 1;
         match bits >> 122 & 31 {

@@ -1,47 +1,37 @@
 //! MongoDB's query language over raw BSON, with the server's own answers. Pure: no IO, no clock.
 //!
-//! Reading order: [`Matcher`] here, `compile` (from a query to expressions), `path` (how a dotted path walks through
-//! documents and arrays), `value` (when two values are equal). The oracle is a real
-//! mongod: `tests/oracle/` has the script that asks it and its answers.
+//! Reading order: [`Matcher`] here, `compile` (from a query to an expression), `expression` (what is asked of a document),
+//! `tree` (a conjunction in one pass), `path` (how a dotted path walks through documents and arrays), `predicate` (what is asked of
+//! a value), `value` (what is equal and what is less). The oracle is a real mongod: `tests/differential`.
 
+mod bits;
 mod compile;
+mod error;
+mod expression;
+mod membership;
 mod path;
+mod predicate;
+mod regex;
+mod tree;
 mod value;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bson::{Document, RawDocument};
+use tailwater_raw::Elements;
 
-pub use compile::MatchError;
-use path::Path;
-use tailwater_raw::{Value, kind};
-use value::Literal;
+pub use error::MatchError;
+use expression::Expression;
 
-/// A compiled query.
+/// A compiled query. Clones share its count of patterns given up.
 #[derive(Clone, Debug)]
 pub struct Matcher {
     query: Document,
     expression: Expression,
-}
-
-/// One node of a compiled query.
-#[derive(Clone, Debug)]
-enum Expression {
-    And(Vec<Expression>),
-    Or(Vec<Expression>),
-    Not(Box<Expression>),
-    Equal(Path, Literal),
-    In(Path, In),
-    Exists(Path),
-}
-
-/// The values of an `$in`.
-#[derive(Clone, Debug, Default)]
-struct In {
-    /// Strings, sorted, to be found by bisection.
-    strings: Vec<Box<[u8]>>,
-    /// All others.
-    others: Vec<Literal>,
-    /// Whether null is among them, which a missing field equals.
-    null: bool,
+    fields: BTreeSet<String>,
+    given_up: Arc<AtomicU64>,
 }
 
 impl Matcher {
@@ -51,43 +41,28 @@ impl Matcher {
     /// When the server would refuse it, or it uses an operator that is not built in; the text names the path and the
     /// operator.
     pub fn compile(query: &Document) -> Result<Matcher, MatchError> {
-        Ok(Matcher { query: query.clone(), expression: compile::query(query)? })
+        let compile::Compiled { expression, fields, given_up } = compile::query(query)?;
+        Ok(Matcher { query: query.clone(), expression, fields, given_up })
     }
 
-    /// Whether the document matches, as a `find` or a `$match` of the server would have it.
-    pub fn matches(&self, doc: &RawDocument) -> bool {
-        self.expression.matches(doc)
+    /// Whether the document matches, as a `find` or a `$match` of the server would have it. What stands behind damage in a
+    /// document is taken for missing.
+    pub fn matches(&self, document: &RawDocument) -> bool {
+        self.expression.holds(Elements::of(document))
     }
 
     /// The query as it was given.
     pub fn query(&self) -> &Document {
         &self.query
     }
-}
 
-impl Expression {
-    fn matches(&self, doc: &RawDocument) -> bool {
-        match self {
-            Expression::And(all) => all.iter().all(|expression| expression.matches(doc)),
-            Expression::Or(any) => any.iter().any(|expression| expression.matches(doc)),
-            Expression::Not(expression) => !expression.matches(doc),
-            Expression::Equal(path, wanted) => {
-                let wanted = wanted.value();
-                path.any(doc, &mut |found| value::equal_or_missing(found, wanted))
-            }
-            Expression::In(path, values) => path.any(doc, &mut |found| values.contains(found)),
-            Expression::Exists(path) => path.any(doc, &mut |found| found.is_some()),
-        }
+    /// The fields at the top of a document that the query reads: of each path the first component.
+    pub fn fields(&self) -> impl Iterator<Item = &str> {
+        self.fields.iter().map(String::as_str)
     }
-}
 
-impl In {
-    fn contains(&self, found: Option<Value<'_>>) -> bool {
-        let Some(found) = found else { return self.null };
-        match found.kind() {
-            kind::NULL | kind::UNDEFINED if self.null => true,
-            kind::STRING | kind::SYMBOL => self.strings.binary_search_by(|text| (**text).cmp(found.text())).is_ok(),
-            _ => self.others.iter().any(|wanted| value::equal(found, wanted.value())),
-        }
+    /// How many texts a regular expression of the query did not match only because it would have cost too much.
+    pub fn patterns_given_up(&self) -> u64 {
+        self.given_up.load(Ordering::Relaxed)
     }
 }

@@ -1,6 +1,11 @@
 //! BSON numbers in one form, so that 1, 1.0, NumberLong(1) and NumberDecimal("1.0") are one value.
 
+use std::cmp::Ordering;
+
 use crate::{Value, kind};
+
+/// The first double above every i64.
+const TWO_63: f64 = 9_223_372_036_854_775_808.0;
 
 /// A number without its BSON type: equal for all types that hold the same value.
 #[derive(Copy, Clone, Debug)]
@@ -33,9 +38,8 @@ impl Number {
     }
 
     fn of_double(value: f64) -> Number {
-        // 2^63 is the first double that no i64 equals; NaN fails the comparison.
-        const LIMIT: f64 = 9_223_372_036_854_775_808.0;
-        if (-LIMIT..LIMIT).contains(&value) && value.trunc() == value {
+        // NaN fails the comparison.
+        if (-TWO_63..TWO_63).contains(&value) && value.trunc() == value {
             Number::Int(value as i64)
         } else {
             Number::Double(value)
@@ -99,6 +103,114 @@ impl PartialEq for Number {
             _ => false,
         }
     }
+}
+
+/// By value, exactly: nothing is rounded on the way. NaN is below every other number and equal to itself, as the server has it.
+impl Ord for Number {
+    fn cmp(&self, other: &Self) -> Ordering {
+        use Number::{Decimal, Double, Int};
+        match (*self, *other) {
+            (Int(a), Int(b)) => a.cmp(&b),
+            (Double(a), Double(b)) => a.partial_cmp(&b).unwrap_or_else(|| b.is_nan().cmp(&a.is_nan())),
+            (Int(a), b) => below_and_above(b, a).reverse(),
+            (a, Int(b)) => below_and_above(a, b),
+            (
+                Decimal { negative: n, coefficient: c, exponent: e },
+                Decimal { negative: m, coefficient: d, exponent: f },
+            ) => signed(n, m, || magnitudes(c, e, d, f)),
+            (Double(a), b) => double_and_decimal(a, b),
+            (a, Double(b)) => double_and_decimal(b, a).reverse(),
+        }
+    }
+}
+
+impl PartialOrd for Number {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Eq for Number {}
+
+/// Where a number that is no whole one of 64 bits stands beside one that is.
+fn below_and_above(number: Number, int: i64) -> Ordering {
+    // What is before the point, and whether it is negative; `None` is beyond 64 bits.
+    let (negative, whole) = match number {
+        Number::Int(n) => return n.cmp(&int),
+        Number::Double(n) if n.is_nan() => return Ordering::Less,
+        Number::Double(n) => (n < 0.0, (n.abs() < TWO_63).then_some(n.trunc() as i64)),
+        Number::Decimal { negative, coefficient, exponent } => {
+            let places = 10u128.checked_pow(exponent.min(0).unsigned_abs());
+            // More places than any coefficient has digits.
+            let before = places.map_or(0, |places| coefficient / places);
+            let whole = if exponent < 0 { i64::try_from(before).ok() } else { None };
+            (negative, whole.map(|whole| if negative { -whole } else { whole }))
+        }
+    };
+    match (negative, whole) {
+        (false, Some(whole)) if whole >= int => Ordering::Greater,
+        (true, Some(whole)) if whole > int => Ordering::Greater,
+        (false, None) => Ordering::Greater,
+        _ => Ordering::Less,
+    }
+}
+
+/// Order of two numbers that are not zero, by sign and then as their magnitudes stand.
+fn signed(a_negative: bool, b_negative: bool, magnitudes: impl FnOnce() -> Ordering) -> Ordering {
+    match (a_negative, b_negative) {
+        (false, false) => magnitudes(),
+        (true, true) => magnitudes().reverse(),
+        (a, b) => b.cmp(&a),
+    }
+}
+
+/// Order of c × 10^e and d × 10^f.
+fn magnitudes(c: u128, e: i32, d: u128, f: i32) -> Ordering {
+    let digits = |n: u128| n.checked_ilog10().map_or(0, |log| log as i32 + 1);
+    let (c_digits, d_digits) = (digits(c), digits(d));
+    (c_digits + e).cmp(&(d_digits + f)).then_with(|| {
+        // Both to the length of the longer one, which 128 bits hold.
+        let widen = |n: u128, by: i32| n * 10u128.pow(by.max(0).unsigned_abs());
+        widen(c, d_digits - c_digits).cmp(&widen(d, c_digits - d_digits))
+    })
+}
+
+/// Order of a double and a decimal.
+fn double_and_decimal(double: f64, decimal: Number) -> Ordering {
+    if double.is_nan() {
+        return Ordering::Less;
+    }
+    if double.is_infinite() {
+        return if double < 0.0 { Ordering::Less } else { Ordering::Greater };
+    }
+    // Rounding keeps order, so where the nearest double is another one, it decides.
+    match double.partial_cmp(&decimal.nearest_double()) {
+        Some(Ordering::Equal) | None => {}
+        Some(order) => return order,
+    }
+    let Number::Decimal { negative, coefficient, exponent } = decimal else {
+        return decimal.cmp(&Number::Double(double));
+    };
+    if double == 0.0 {
+        return if negative { Ordering::Greater } else { Ordering::Less };
+    }
+    signed(double < 0.0, negative, || {
+        // A double has at most 767 digits, all of which are written; a decimal has 34. What they have in common at the front is
+        // compared as a number, and any digit of the double behind that makes it greater.
+        let text = format!("{:.766e}", double.abs());
+        let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
+        let mut front = 0;
+        for digit in digits.bytes().filter(u8::is_ascii_digit).take(35) {
+            front = front * 10 + u128::from(digit - b'0');
+        }
+        let more = digits.bytes().filter(u8::is_ascii_digit).skip(35).any(|digit| digit != b'0');
+        let power: i32 = power.parse().unwrap_or_default();
+        magnitudes(front, power - 34, coefficient, exponent).then(if more {
+            Ordering::Greater
+        } else {
+            Ordering::Equal
+        })
+    })
 }
 
 /// A double as a decimal, if one of 34 digits is exactly its value.

@@ -5,6 +5,7 @@ pub mod daemon;
 pub mod event_source;
 pub mod lines;
 pub mod mongod;
+pub mod mongod_process;
 pub mod page;
 pub mod proxy;
 pub mod replica_set;
@@ -23,6 +24,7 @@ pub use self::daemon::Daemon;
 pub use self::event_source::EventSource;
 pub use self::lines::Lines;
 pub use self::mongod::{Mongod, TEST_COMMANDS};
+pub use self::mongod_process::free_port;
 pub use self::page::Seen;
 pub use self::proxy::Proxy;
 pub use self::replica_set::ReplicaSet;
@@ -42,12 +44,6 @@ pub fn fixed_port() -> u16 {
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
     let mut ports = (0..100).map(|_| rand::random_range(15_000..32_000));
     ports.find(free).expect("a free port in 100 attempts")
-}
-
-/// A port of 127.0.0.1 that nobody listens on now.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bind a free port");
-    listener.local_addr().expect("bound address").port()
 }
 
 /// SIGSTOP: the process keeps its sockets and memory and does nothing. It can still be killed.

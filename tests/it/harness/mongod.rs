@@ -1,8 +1,8 @@
 //! A mongod of the test's own: a replica set of one node on a free port, gone when the test ends, also when it fails.
 
 use std::env;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use bson::{Bson, Document, doc};
@@ -10,10 +10,9 @@ use mongodb::Client;
 use mongodb::options::ClientOptions;
 use tempfile::TempDir;
 
-use super::{free_port, pause, resume};
-
-/// How long a mongod may take to become primary on a busy machine.
-pub(super) const START_MAX: Duration = Duration::from_secs(60);
+pub(super) use super::mongod_process::START_MAX;
+use super::mongod_process::{Started, binary, spawn, start, wait_for_socket};
+use super::{pause, resume};
 
 /// Arguments for [`Mongod::start_with`] that allow [`Mongod::fail_commands`].
 pub const TEST_COMMANDS: [&str; 2] = ["--setParameter", "enableTestCommands=1"];
@@ -56,19 +55,9 @@ impl Mongod {
 
     async fn start_binary(binary: PathBuf, arguments: &[&str]) -> Mongod {
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        // Between finding a free port and mongod binding it, another process may take it.
-        for _ in 0..5 {
-            let port = free_port();
-            let folder = tempfile::tempdir().expect("temporary folder");
-            let mut process = spawn(&binary, port, folder.path(), &arguments);
-            if wait_for_socket(&mut process, port).await {
-                let client = direct_client(port).await;
-                return Mongod { process, port, client, binary, arguments, folder };
-            }
-            let log = std::fs::read_to_string(folder.path().join("mongod.log")).unwrap_or_default();
-            assert!(log.contains("Address already in use"), "mongod did not start: {}", tail(&log));
-        }
-        panic!("no free port for mongod in 5 attempts");
+        let Started { process, port, folder } = start(&binary, &arguments).await;
+        let client = direct_client(port).await;
+        Mongod { process, port, client, binary, arguments, folder }
     }
 
     /// The connection string for the daemon.
@@ -198,18 +187,6 @@ impl Drop for Mongod {
     }
 }
 
-/// The mongod that `cargo xtask test` has found, or one on PATH.
-fn binary() -> PathBuf {
-    if let Some(given) = env::var_os("TAILWATER_MONGOD") {
-        return given.into();
-    }
-    let path = env::var_os("PATH").unwrap_or_default();
-    let found = env::split_paths(&path).map(|folder| folder.join("mongod")).find(|file| file.is_file());
-    found.expect(
-        "this test needs a mongod: run `cargo xtask test`, which fetches one, or put mongod on PATH or set TAILWATER_MONGOD",
-    )
-}
-
 /// The mongod from 6.0.9 on that `cargo xtask test` has found.
 fn splitting_binary() -> PathBuf {
     let given = env::var_os("TAILWATER_MONGOD_SPLIT").map(PathBuf::from);
@@ -219,38 +196,8 @@ fn splitting_binary() -> PathBuf {
     )
 }
 
-fn spawn(binary: &Path, port: u16, folder: &Path, arguments: &[String]) -> Child {
-    let mut command = Command::new(binary);
-    command.args(["--bind_ip", "127.0.0.1", "--nounixsocket", "--port", &port.to_string()]);
-    command.arg("--dbpath").arg(folder).arg("--logpath").arg(folder.join("mongod.log"));
-    command.args(["--wiredTigerCacheSizeGB", "0.25", "--setParameter", "diagnosticDataCollectionEnabled=false"]);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().unwrap_or_else(|error| panic!("start {}: {error}", binary.display()))
-}
-
-/// Whether it listens; `false` when the process has ended before.
-async fn wait_for_socket(process: &mut Child, port: u16) -> bool {
-    let started = Instant::now();
-    while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-        if process.try_wait().expect("wait for mongod").is_some() {
-            return false;
-        }
-        if started.elapsed() > START_MAX {
-            let _ = process.kill();
-            panic!("mongod does not listen after {START_MAX:?}");
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    true
-}
-
 async fn direct_client(port: u16) -> Client {
     let uri = format!("mongodb://127.0.0.1:{port}/?directConnection=true");
     let options = ClientOptions::parse(uri).await.expect("client options");
     Client::with_options(options).expect("client")
-}
-
-fn tail(log: &str) -> String {
-    let lines: Vec<&str> = log.lines().collect();
-    lines[lines.len().saturating_sub(5)..].join("\n")
 }

@@ -19,14 +19,15 @@
 //! | DBPointer | `{"ref": namespace, "id": ObjectId}` |
 //! | undefined | null |
 //! | MinKey, MaxKey | "MinKey", "MaxKey" |
-//!
 
+mod plain;
 mod scalar;
 mod value;
 
 use bson::RawDocument;
 
 use crate::Damaged;
+pub use plain::Plain;
 pub use value::Writer;
 
 /// The forms of JSON.
@@ -65,7 +66,8 @@ pub enum JsonError {
     Bson(String),
 }
 
-/// Levels of documents and arrays. The server stores fewer than 200, and an event adds one.
+/// Levels of documents and arrays. The server stores fewer than 200, and an event adds one. The writer itself needs no bound, since
+/// it works through levels in a loop; readers of JSON do.
 pub const LEVELS_MAX: u32 = 250;
 
 /// A whole document.
@@ -83,3 +85,6 @@ impl From<Damaged> for JsonError {
         JsonError::Bson(damaged.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests;

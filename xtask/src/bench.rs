@@ -7,8 +7,6 @@ use clap::Subcommand;
 
 use crate::{cargo, mongod, progress, target_folder, tools, workspace};
 
-const PYMONGO: &str = "pymongo==4.20.0";
-
 /// Fewer runs are no result.
 const RUNS_MIN: usize = 7;
 
@@ -86,7 +84,7 @@ pub fn run(bench: Bench) -> Result<()> {
         Bench::Tail { events, runs, quick } => {
             let (events, runs) = if quick { (20_000, 3) } else { (events, runs) };
             command.args(["--events", &events.to_string(), "--runs", &runs.to_string()]);
-            match tools::python_with(PYMONGO, "pymongo") {
+            match tools::python_with(tools::PYMONGO, "pymongo") {
                 Ok(python) => {
                     command.arg("--python").arg(python);
                 }

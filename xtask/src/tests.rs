@@ -22,6 +22,9 @@ const STANDARD_WEBHOOKS_NODE: (&str, &str) = ("standardwebhooks", "1.1.1");
 /// The tests that need them are in a file called so.
 const SIGNATURE_TESTS: &str = "webhook_signatures";
 
+/// The tests that need PyMongo are in a module called so.
+const PYMONGO_TESTS: &str = "pymongo::";
+
 /// The tests that need a server which splits large events are in files called so.
 const SPLIT_TESTS: &str = "split_";
 
@@ -52,6 +55,9 @@ pub fn run(filter: Option<&str>) -> Result<()> {
         command.env("TAILWATER_PYTHON", tools::python_with(STANDARD_WEBHOOKS_PYTHON, "standardwebhooks")?);
         let (name, version) = STANDARD_WEBHOOKS_NODE;
         command.env("TAILWATER_NODE_MODULES", tools::node_modules_with(name, version)?);
+    }
+    if runs(PYMONGO_TESTS) {
+        command.env("TAILWATER_PYMONGO", tools::python_with(tools::PYMONGO, "pymongo")?);
     }
     if runs(SPLIT_TESTS) {
         let mongod = mongod::find_or_fetch_splitting()?;

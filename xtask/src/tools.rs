@@ -8,6 +8,9 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{progress, target_folder};
 
+/// The MongoDB driver for Python: benchmarks measure against it, tests compare its JSON.
+pub const PYMONGO: &str = "pymongo==4.20.0";
+
 /// A Python in a virtual environment that has `requirement`, such as `pymongo==4.20.0`, and can import `module`.
 pub fn python_with(requirement: &str, module: &str) -> Result<PathBuf> {
     let tools = target_folder().join("tools");

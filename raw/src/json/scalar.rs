@@ -1,6 +1,8 @@
-//! The pieces that a value's JSON is made of: text, dates, base64, hex. They know nothing of BSON or of forms.
+//! The pieces that a value's JSON is made of: text, dates, base64, hex. They know nothing of forms.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+
+use crate::Damaged;
 
 /// Writes a JSON string with its quotes. Only what JSON requires is escaped; that the text is UTF-8 is seen to at the end.
 #[inline]
@@ -87,6 +89,14 @@ pub(super) fn base64(out: &mut Vec<u8>, bytes: &[u8]) {
     out.truncate(start + written);
 }
 
+/// A regular expression's options in order. The server stores them sorted; the specification wants them so from any source.
+pub(super) fn sorted(options: &[u8]) -> Result<String, Damaged> {
+    let options = std::str::from_utf8(options).map_err(|_| Damaged::Text)?;
+    let mut sorted: Vec<char> = options.chars().collect();
+    sorted.sort_unstable();
+    Ok(String::from_iter(sorted))
+}
+
 /// Writes the 16 bytes of a UUID as 8-4-4-4-12 hex digits.
 pub(super) fn uuid(out: &mut Vec<u8>, bytes: &[u8; 16]) {
     for (at, range) in [0..4, 4..6, 6..8, 8..10, 10..16].into_iter().enumerate() {
@@ -109,8 +119,13 @@ pub(super) fn double(out: &mut Vec<u8>, value: f64) {
 }
 
 /// Milliseconds since 1970 at the beginning of the years 0 and 10000.
-pub(super) const YEAR_0_MS: i64 = -62_167_219_200_000;
-pub(super) const YEAR_10000_MS: i64 = 253_402_300_800_000;
+const YEAR_0_MS: i64 = -62_167_219_200_000;
+const YEAR_10000_MS: i64 = 253_402_300_800_000;
+
+/// Whether a date is of the years that [`date`] can write.
+pub(super) fn is_in_years(ms: i64) -> bool {
+    (YEAR_0_MS..YEAR_10000_MS).contains(&ms)
+}
 
 /// How a date's milliseconds are written.
 #[derive(Copy, Clone, PartialEq)]

@@ -5,18 +5,30 @@ use bson::Decimal128;
 
 use super::{
     JsonError, JsonForm, LEVELS_MAX,
+    plain::{SAFE_INTEGER, UUID},
     scalar::{self, Millis},
 };
-
-/// The subtype of a UUID.
-const UUID: u8 = 4;
-/// Beyond this a long is a string in the plain form.
-const SAFE_INTEGER: u64 = (1 << 53) - 1;
 
 /// Appends JSON to a buffer, value by value; between them the caller writes what holds them together.
 pub struct Writer {
     out: Vec<u8>,
     form: JsonForm,
+}
+
+/// A document or an array of which more is to be written.
+struct Open<'a> {
+    elements: Elements<'a>,
+    array: bool,
+    /// Whether nothing of it is written yet.
+    first: bool,
+    /// What stands behind its last element.
+    end: &'static [u8],
+}
+
+/// Whether other values are in one of this type.
+#[inline]
+fn is_nested(kind: u8) -> bool {
+    matches!(kind, kind::DOCUMENT | kind::ARRAY | kind::CODE_WITH_SCOPE)
 }
 
 impl Writer {
@@ -57,11 +69,85 @@ impl Writer {
     ///
     /// # Errors
     /// As [`Writer::field`].
+    #[inline]
     pub fn value(&mut self, value: Value<'_>, level: u32) -> Result<(), JsonError> {
+        if is_nested(value.kind()) {
+            let open = self.begin(value);
+            self.nested(open, level + 1)
+        } else {
+            self.scalar(value)
+        }
+    }
+
+    /// Appends a document.
+    ///
+    /// # Errors
+    /// As [`Writer::field`].
+    pub fn document(&mut self, elements: Elements<'_>, level: u32) -> Result<(), JsonError> {
+        self.raw(b"{");
+        self.nested(Open { elements, array: false, first: true, end: b"}" }, level)
+    }
+
+    /// The rest of a document or an array whose beginning is written, and all in it. A loop with a list of what is open: levels of
+    /// documents cost no stack of the thread.
+    fn nested<'a>(&mut self, mut open: Open<'a>, mut level: u32) -> Result<(), JsonError> {
+        if level > LEVELS_MAX {
+            return Err(JsonError::Depth(LEVELS_MAX));
+        }
+        // Without a nested value nothing is allocated.
+        let mut outer: Vec<Open<'a>> = Vec::new();
+        loop {
+            let Some(element) = open.elements.next() else {
+                self.raw(open.end);
+                let Some(next) = outer.pop() else { return Ok(()) };
+                open = next;
+                level -= 1;
+                continue;
+            };
+            let element = element?;
+            if !open.first {
+                self.out.push(b',');
+            }
+            open.first = false;
+            if !open.array {
+                scalar::string(&mut self.out, element.name);
+                self.out.push(b':');
+            }
+            if is_nested(element.value.kind()) {
+                level += 1;
+                if level > LEVELS_MAX {
+                    return Err(JsonError::Depth(LEVELS_MAX));
+                }
+                let inner = self.begin(element.value);
+                outer.push(std::mem::replace(&mut open, inner));
+            } else {
+                self.scalar(element.value)?;
+            }
+        }
+    }
+
+    /// Writes what stands before the first element of a document, an array, or code's scope.
+    fn begin<'a>(&mut self, value: Value<'a>) -> Open<'a> {
+        let (array, end): (bool, &'static [u8]) = match value.kind() {
+            kind::DOCUMENT => (false, b"}"),
+            kind::ARRAY => (true, b"]"),
+            _ => {
+                let plain = self.form == JsonForm::Plain;
+                let (code, scope) = value.code_with_scope();
+                self.raw(if plain { b"{\"code\":" } else { b"{\"$code\":" });
+                scalar::string(&mut self.out, code.text());
+                self.raw(if plain { b",\"scope\":{" } else { b",\"$scope\":{" });
+                return Open { elements: scope.elements(), array: false, first: true, end: b"}}" };
+            }
+        };
+        self.out.push(if array { b'[' } else { b'{' });
+        Open { elements: value.elements(), array, first: true, end }
+    }
+
+    /// Any value but those that [`Writer::begin`] takes.
+    fn scalar(&mut self, value: Value<'_>) -> Result<(), JsonError> {
         match value.kind() {
             kind::STRING => scalar::string(&mut self.out, value.text()),
-            kind::DOCUMENT => self.document(value.elements(), level + 1)?,
-            kind::ARRAY => self.array(value.elements(), level + 1)?,
             kind::INT32 => self.int(value.int32()),
             kind::INT64 => self.long(value.int64()),
             kind::DOUBLE => self.double(value.double()),
@@ -77,15 +163,6 @@ impl Writer {
             }
             kind::SYMBOL => self.tagged_text("$symbol", value.text()),
             kind::CODE => self.tagged_text("$code", value.text()),
-            kind::CODE_WITH_SCOPE => {
-                let plain = self.form == JsonForm::Plain;
-                let (code, scope) = value.code_with_scope();
-                self.raw(if plain { b"{\"code\":" } else { b"{\"$code\":" });
-                scalar::string(&mut self.out, code.text());
-                self.raw(if plain { b",\"scope\":" } else { b",\"$scope\":" });
-                self.document(scope.elements(), level + 1)?;
-                self.raw(b"}");
-            }
             kind::REGEX => self.regex(value)?,
             kind::DB_POINTER => self.db_pointer(value),
             kind::UNDEFINED => self.constant(b"{\"$undefined\":true}", b"null"),
@@ -93,40 +170,6 @@ impl Writer {
             // No other type is let in by the reader.
             _ => self.constant(b"{\"$maxKey\":1}", b"\"MaxKey\""),
         }
-        Ok(())
-    }
-
-    /// Appends a document.
-    ///
-    /// # Errors
-    /// As [`Writer::field`].
-    pub fn document(&mut self, elements: Elements<'_>, level: u32) -> Result<(), JsonError> {
-        if level > LEVELS_MAX {
-            return Err(JsonError::Depth(LEVELS_MAX));
-        }
-        self.out.push(b'{');
-        for (at, element) in elements.enumerate() {
-            if at > 0 {
-                self.out.push(b',');
-            }
-            self.field(&element?, level)?;
-        }
-        self.out.push(b'}');
-        Ok(())
-    }
-
-    fn array(&mut self, elements: Elements<'_>, level: u32) -> Result<(), JsonError> {
-        if level > LEVELS_MAX {
-            return Err(JsonError::Depth(LEVELS_MAX));
-        }
-        self.out.push(b'[');
-        for (at, element) in elements.enumerate() {
-            if at > 0 {
-                self.out.push(b',');
-            }
-            self.value(element?.value, level)?;
-        }
-        self.out.push(b']');
         Ok(())
     }
 
@@ -168,7 +211,7 @@ impl Writer {
     }
 
     fn date(&mut self, ms: i64) {
-        let in_years = (scalar::YEAR_0_MS..scalar::YEAR_10000_MS).contains(&ms);
+        let in_years = scalar::is_in_years(ms);
         let mut digits = itoa::Buffer::new();
         match self.form {
             // The specification keeps readable dates to the years 1970 to 9999.
@@ -221,11 +264,7 @@ impl Writer {
 
     fn regex(&mut self, value: Value<'_>) -> Result<(), JsonError> {
         let (pattern, options) = value.regex();
-        // The server stores them sorted; the specification wants them so from any source.
-        let options = std::str::from_utf8(options).map_err(|_| Damaged::Text)?;
-        let mut sorted: Vec<char> = options.chars().collect();
-        sorted.sort_unstable();
-        let options = String::from_iter(sorted);
+        let options = scalar::sorted(options)?;
         if self.form == JsonForm::Plain {
             scalar::string(&mut self.out, &[b"/", pattern, b"/", options.as_bytes()].concat());
             return Ok(());

@@ -79,6 +79,34 @@ impl<'a> Elements<'a> {
         Elements::new(document.as_bytes())
     }
 
+    /// The elements of bytes that should be a document.
+    ///
+    /// # Errors
+    /// When their number is not the one the document says, or its end is missing. Nothing else is looked at.
+    pub fn checked(document: &'a [u8]) -> Result<Elements<'a>, Damaged> {
+        if document_len(document) == Some(document.len()) { Ok(Elements::new(document)) } else { Err(Damaged::Value) }
+    }
+
+    /// The elements from the one that begins at `at`, in bytes from the beginning of the document: where one before it ended.
+    pub fn starting_at(self, at: usize) -> Elements<'a> {
+        Elements { at, ..self }
+    }
+
+    /// The last element of this name, which is the one that a reader of JSON takes where a name is there twice.
+    ///
+    /// # Errors
+    /// When anything of the document is damaged on its first level.
+    pub fn find_last(self, name: &[u8]) -> Result<Option<Element<'a>>, Damaged> {
+        let mut found = None;
+        for element in self {
+            let element = element?;
+            if element.name == name {
+                found = Some(element);
+            }
+        }
+        Ok(found)
+    }
+
     /// From a document's bytes; its length and its final zero were checked before.
     #[inline]
     fn new(document: &'a [u8]) -> Elements<'a> {

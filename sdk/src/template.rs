@@ -1,255 +1,274 @@
 //! Templates over a change event: `"orders-{{ fullDocument.userId }}"`. Owns the one dialect that every option called topic,
-//! channel, event or url speaks. Knows nothing of what the text is for.
+//! channel, event or url speaks.
 //!
-//! The dialect is minijinja's without macros and imports. A template sees the event's `plain` JSON, whatever form the output
-//! delivers: an ObjectId is its hex string and a date is RFC 3339, which is what a name is made of. What would print nothing
+//! The dialect is minijinja's without macros and imports. A template sees the event as its `plain` JSON has it, whatever form the
+//! output delivers: an ObjectId is its hex string and a date is RFC 3339, which is what a name is made of. What would print nothing
 //! useful is an error instead: a field that is not there, null, a list, a document.
+//!
+//! No JSON is made for it. A template of text and paths looks its fields up in the raw BSON (`path`); of any other, minijinja is
+//! given copies of the fields that it names, which are read as far as it looks into them (`lazy`).
+//!
+//! Errors say the template and the path, and never a value of the document.
 
-use std::cell::OnceCell;
+mod cache;
+mod escape;
+mod lazy;
+mod names;
+mod path;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tailwater_raw::{Damaged, Elements};
 
-use crate::{DeliverError, Event, JsonError, JsonForm, Verdict};
+pub use self::escape::Escape;
+use self::{
+    lazy::Copied,
+    names::{Kind, longest_tag, names, words},
+    path::Pieces,
+};
+use crate::{DeliverError, Event, Verdict};
 
 /// Longest text that a template may render, in bytes.
 pub const RENDERED_BYTES_MAX: usize = 64 << 10;
 
-/// Instructions that one rendering may take; a loop over a long list ends here.
+/// Longest template, in bytes.
+pub const SOURCE_BYTES_MAX: usize = 16 << 10;
+
+/// Most bytes between the marks of a tag. minijinja's compiler goes down the stack once for each link of a chain such as `a.a.a`.
+const TAG_BYTES_MAX: usize = 1 << 10;
+
+/// What one rendering may take, in minijinja's instructions; each stands for 64 bytes of text, too. A loop over a long list ends here.
 const FUEL: u64 = 100_000;
 
 /// The name under which each environment keeps its only template.
 const NAME: &str = "template";
 
-/// All but the unreserved characters of RFC 3986 §2.3.
-const NOT_UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// A compiled template. Cheap to render and to clone, may be shared between threads. The same source is compiled once in a process.
+#[derive(Debug, Clone)]
+pub struct Template(Arc<Compiled>);
 
-/// What happens to the value of an expression before it becomes text. The literal text of a template is never changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Escape {
-    /// Nothing.
-    None,
-    /// Percent-encoded, so that a value can be no more than a part of a path segment or of a query's value: a document that holds
-    /// `../admin?` leads nowhere else. `|safe` switches it off for one expression.
-    Url,
+#[derive(Debug)]
+struct Compiled {
+    source: String,
+    escape: Escape,
+    kind: Rendering,
 }
 
-/// A compiled template. Cheap to render, may be shared between threads.
+/// How a template becomes text.
 #[derive(Debug)]
-pub struct Template {
-    source: String,
-    environment: Environment<'static>,
-    constant: bool,
+enum Rendering {
+    /// It has no expressions.
+    Constant,
+    /// Text and paths, looked up without minijinja.
+    Pieces(Pieces),
+    /// Everything else.
+    Minijinja {
+        environment: Box<Environment<'static>>,
+        /// The fields of the event that it may look at.
+        fields: BTreeSet<String>,
+    },
 }
 
 impl Template {
     /// Compiles `source`.
     ///
     /// # Errors
-    /// Where it is not a template; a second try cannot help. An unknown filter, test or function is found here, too.
+    /// Where it is not a template, or its literal text cannot go where it is to go; a second try cannot help. An unknown filter, test
+    /// or function is found here, too.
     pub fn compile(source: &str, escape: Escape) -> Result<Self, TemplateError> {
-        let mut environment = Environment::new();
-        environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
-        environment.set_fuel(Some(FUEL));
-        environment.set_formatter(move |out, _, value| {
-            if value.is_undefined() {
-                return Err(ErrorKind::UndefinedError.into());
-            }
-            let text = scalar(value)?;
-            let plain = escape == Escape::None || value.is_safe();
-            let written = match plain {
-                true => out.write_str(&text),
-                false => utf8_percent_encode(&text, NOT_UNRESERVED).try_for_each(|part| out.write_str(part)),
-            };
-            written.map_err(Into::into)
-        });
-        let refused = |error| TemplateError::permanent(format!("compile template {source:?}: {}", words(&error)));
-        environment.add_template_owned(NAME, source.to_owned()).map_err(refused)?;
-        // They make HTML, and would switch the escaping of addresses off.
-        environment.remove_filter("escape");
-        environment.remove_filter("e");
-        // Names are looked up as they are met, which may be in the branch of an `if` that is seldom taken: all are tried now.
-        for (kind, name) in names(source) {
-            let (what, expression) = match kind {
-                Kind::Filter => ("filter", format!("0 | {name}")),
-                Kind::Test => ("test", format!("0 is {name}")),
-                Kind::Function => ("function", format!("{name}()")),
-            };
-            let tried = environment.compile_expression(&expression).and_then(|expression| expression.eval(()));
-            let unknown = [ErrorKind::UnknownFilter, ErrorKind::UnknownTest, ErrorKind::UnknownFunction];
-            if tried.is_err_and(|error| unknown.contains(&error.kind())) {
-                return Err(TemplateError::permanent(format!(
-                    "compile template {source:?}: there is no {what} {name}"
-                )));
-            }
-        }
-        let constant = !["{{", "{%", "{#"].iter().any(|mark| source.contains(mark));
-        Ok(Self { source: source.to_owned(), environment, constant })
+        cache::get_or_compile(source, escape, || Compiled::new(source, escape)).map(Self)
     }
 
     /// As it was written.
     pub fn source(&self) -> &str {
-        &self.source
+        &self.0.source
     }
 
     /// The text that it always renders; `None` where it has expressions.
     pub fn constant(&self) -> Option<&str> {
-        self.constant.then_some(&self.source)
+        matches!(self.0.kind, Rendering::Constant).then_some(&self.0.source)
     }
 
     /// The text for one event.
     ///
     /// # Errors
-    /// Where an expression has no value that can be text, or the daemon cannot make the event's JSON. It converts into the right
-    /// verdict: rejected where the event is at fault, delivered again where the daemon is.
+    /// Where an expression has no value that can be text, or the text cannot go where it is to go. It converts into the right
+    /// verdict: no second try can help.
     pub fn render(&self, scope: &Scope<'_>) -> Result<String, TemplateError> {
-        if let Some(text) = self.constant() {
-            return Ok(text.to_owned());
-        }
-        let document = scope.document()?;
-        let refused = |error| TemplateError::permanent(format!("render {:?}: {}", self.source, words(&error)));
-        let mut text = Bounded(Vec::new());
-        let template = self.environment.get_template(NAME).map_err(refused)?;
-        template.render_captured_to(document, &mut text).map_err(refused)?;
-        String::from_utf8(text.0).map_err(TemplateError::permanent)
+        let compiled = &*self.0;
+        let text = match &compiled.kind {
+            Rendering::Constant => return Ok(compiled.source.clone()),
+            Rendering::Pieces(pieces) => pieces.render(scope, compiled.escape),
+            Rendering::Minijinja { environment, fields } => render(environment, fields, scope),
+        };
+        text.and_then(|text| compiled.escape.check(&text).map(|()| text))
+            .map_err(|reason| TemplateError(format!("render {:?}: {reason}", compiled.source)))
     }
 }
 
-/// What the templates of one event see. Its JSON is read once, when the first template asks, for any number of templates.
-#[derive(Debug)]
+impl Compiled {
+    fn new(source: &str, escape: Escape) -> Result<Self, TemplateError> {
+        let refused = |reason: &dyn fmt::Display| TemplateError(format!("compile template {source:?}: {reason}"));
+        if source.len() > SOURCE_BYTES_MAX {
+            return Err(refused(&format_args!("it has more than {SOURCE_BYTES_MAX} bytes")));
+        }
+        if longest_tag(source) > TAG_BYTES_MAX {
+            return Err(refused(&format_args!("it has more than {TAG_BYTES_MAX} bytes between two marks of a tag")));
+        }
+        let environment = environment(source, escape).map_err(|error| refused(&described(&error, true)))?;
+        if let Some((what, name)) = unknown_name(source, &environment) {
+            return Err(refused(&format_args!("there is no {what} {name}")));
+        }
+        let kind = if !["{{", "{%", "{#"].iter().any(|mark| source.contains(mark)) {
+            escape.check(source).map_err(|reason| refused(&reason))?;
+            Rendering::Constant
+        } else if let Some(pieces) = Pieces::parse(source, |name| environment.globals().any(|(other, _)| other == name))
+        {
+            Rendering::Pieces(pieces)
+        } else {
+            Rendering::Minijinja { environment: Box::new(environment), fields: words(source) }
+        };
+        Ok(Self { source: source.to_owned(), escape, kind })
+    }
+}
+
+/// minijinja with this template in it.
+fn environment(source: &str, escape: Escape) -> Result<Environment<'static>, minijinja::Error> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+    environment.set_fuel(Some(FUEL));
+    environment.set_formatter(move |out, _, value| {
+        if value.is_undefined() {
+            return Err(ErrorKind::UndefinedError.into());
+        }
+        let text = scalar(value)?;
+        let written = if value.is_safe() { out.write_str(&text) } else { escape.write(&text, out) };
+        written.map_err(Into::into)
+    });
+    environment.add_template_owned(NAME, source.to_owned())?;
+    // They make HTML, and would switch the escaping of addresses off.
+    environment.remove_filter("escape");
+    environment.remove_filter("e");
+    Ok(environment)
+}
+
+/// Names are looked up as they are met, which may be in the branch of an `if` that is seldom taken: all are tried now.
+fn unknown_name<'s>(source: &'s str, environment: &Environment<'_>) -> Option<(&'static str, &'s str)> {
+    for (kind, name) in names(source) {
+        let (what, expression) = match kind {
+            Kind::Filter => ("filter", format!("0 | {name}")),
+            Kind::Test => ("test", format!("0 is {name}")),
+            Kind::Function => ("function", format!("{name}()")),
+        };
+        let tried = environment.compile_expression(&expression).and_then(|expression| expression.eval(()));
+        let unknown = [ErrorKind::UnknownFilter, ErrorKind::UnknownTest, ErrorKind::UnknownFunction];
+        if tried.is_err_and(|error| unknown.contains(&error.kind())) {
+            return Some((what, name));
+        }
+    }
+    None
+}
+
+/// By minijinja.
+fn render(environment: &Environment<'_>, fields: &BTreeSet<String>, scope: &Scope<'_>) -> Result<String, String> {
+    let context = scope.values(fields).map_err(|damaged| damaged.to_string())?;
+    let mut text = Bounded(Vec::new());
+    let template = environment.get_template(NAME).map_err(|error| described(&error, false))?;
+    template.render_captured_to(context, &mut text).map_err(|error| described(&error, false))?;
+    String::from_utf8(text.0).map_err(|_| "it gives what is no text".to_owned())
+}
+
+/// What the templates of one event see.
 pub struct Scope<'a> {
-    event: Event<'a>,
-    document: OnceCell<Value>,
+    id: &'a str,
+    raw: &'a [u8],
+    /// What minijinja has been given, by name; one copy of a field serves all templates of the event.
+    copied: RefCell<BTreeMap<String, Option<Value>>>,
 }
 
 impl<'a> Scope<'a> {
     /// Reads nothing yet.
     pub fn of(event: Event<'a>) -> Self {
-        Self { event, document: OnceCell::new() }
+        Self::of_raw(event.id(), event.raw())
     }
 
-    fn document(&self) -> Result<&Value, TemplateError> {
-        if let Some(document) = self.document.get() {
-            return Ok(document);
+    /// For who has no event: its id, and its BSON.
+    pub fn of_raw(id: &'a str, raw: &'a [u8]) -> Self {
+        Self { id, raw, copied: RefCell::default() }
+    }
+
+    /// The values of these fields, for minijinja.
+    fn values(&self, fields: &BTreeSet<String>) -> Result<Value, Damaged> {
+        let mut copied = self.copied.borrow_mut();
+        for name in fields {
+            if !copied.contains_key(name) {
+                let value = match self.field(name)? {
+                    Some(path::Found::Text(text)) => Some(Value::from(text)),
+                    Some(path::Found::Raw(value)) => Some(Copied::value(value)),
+                    Some(path::Found::Number(number)) => Some(Value::from(number)),
+                    None => None,
+                };
+                copied.insert(name.clone(), value);
+            }
         }
-        let json = self.event.json_as(JsonForm::Plain).map_err(TemplateError::from)?;
-        let document = serde_json::from_slice(json)
-            .map_err(|error| TemplateError::permanent(format!("read the event's JSON for a template: {error}")))?;
-        Ok(self.document.get_or_init(|| document))
+        let values = fields.iter().filter_map(|name| Some((name.clone(), copied.get(name)?.clone()?)));
+        Ok(values.collect::<BTreeMap<String, Value>>().into())
+    }
+
+    /// A field of the event as its JSON has it: `id` is the event's, and there is no `_id`.
+    fn field(&self, name: &str) -> Result<Option<path::Found<'a>>, Damaged> {
+        match name {
+            "id" => Ok(Some(path::Found::Text(self.id))),
+            "_id" => Ok(None),
+            _ => {
+                let element = Elements::checked(self.raw)?.find_last(name.as_bytes())?;
+                Ok(element.map(|element| path::Found::Raw(element.value)))
+            }
+        }
     }
 }
 
-/// A template that cannot be compiled or rendered. Deliberately no [`std::error::Error`]: `?` gives the right verdict.
+/// Without the document.
+impl fmt::Debug for Scope<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// A template that cannot be compiled or rendered. Deliberately no [`std::error::Error`]: `?` gives the right verdict, which is that the
+/// event is rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TemplateError {
-    reason: String,
-    /// `None` where the event or the template is at fault.
-    passing: Option<JsonError>,
-}
+pub struct TemplateError(String);
 
-impl TemplateError {
-    fn permanent(reason: impl std::fmt::Display) -> Self {
-        Self { reason: reason.to_string(), passing: None }
-    }
-}
-
-impl std::fmt::Display for TemplateError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.reason)
-    }
-}
-
-impl From<JsonError> for TemplateError {
-    fn from(error: JsonError) -> Self {
-        Self { reason: error.to_string(), passing: (!error.is_permanent()).then_some(error) }
+impl fmt::Display for TemplateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
 impl From<TemplateError> for Verdict {
     fn from(error: TemplateError) -> Self {
-        match error.passing {
-            None => Self::reject(error),
-            Some(json) => json.into(),
-        }
+        Self::reject(error)
     }
 }
 
 /// For a batch of one; others give each event its own [`Verdict`].
 impl From<TemplateError> for DeliverError {
     fn from(error: TemplateError) -> Self {
-        match error.passing {
-            None => Self::reject(error),
-            Some(json) => json.into(),
-        }
+        Self::reject(error)
     }
 }
 
 /// For [`Output::validate`](crate::Output::validate).
 impl From<TemplateError> for crate::Error {
     fn from(error: TemplateError) -> Self {
-        error.reason.into()
+        error.0.into()
     }
-}
-
-/// What a name in a template stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Behind a `|`.
-    Filter,
-    /// Behind `is` or `is not`.
-    Test,
-    /// Before a `(`, and not behind a dot, which makes it a method of a value.
-    Function,
-}
-
-/// The names of filters, tests and functions inside tags and outside quotes.
-fn names(source: &str) -> Vec<(Kind, &str)> {
-    let mut names = Vec::new();
-    let (mut in_tag, mut rest) = (false, source);
-    // What stands before the next word: a mark, or the word `is` or `not`.
-    let mut before = "";
-    while let Some(c) = rest.chars().next() {
-        if let Some(mark) = ["{{", "{%", "}}", "%}"].into_iter().find(|mark| rest.starts_with(mark)) {
-            (in_tag, before, rest) = (mark.starts_with('{'), "", &rest[2..]);
-        } else if in_tag && matches!(c, '"' | '\'') {
-            let mut escaped = false;
-            let end = rest[1..].find(|inner| {
-                let ends = inner == c && !escaped;
-                escaped = inner == '\\' && !escaped;
-                ends
-            });
-            (before, rest) = ("", end.map_or("", |end| &rest[end + 2..]));
-        } else if in_tag && (c.is_alphabetic() || c == '_') {
-            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
-            let (word, behind) = rest.split_at(end);
-            let called = behind.trim_start().starts_with('(');
-            match before {
-                "|" => names.push((Kind::Filter, word)),
-                "is" if word != "not" => names.push((Kind::Test, word)),
-                "." => {}
-                _ if called
-                    && !matches!(
-                        word,
-                        "if" | "elif" | "in" | "and" | "or" | "not" | "is" | "else" | "set" | "loop"
-                    ) =>
-                {
-                    names.push((Kind::Function, word));
-                }
-                _ => {}
-            }
-            // `is not x` is a test, too.
-            before = if word == "is" || (word == "not" && before == "is") { "is" } else { "" };
-            rest = behind;
-        } else {
-            let length = c.len_utf8();
-            if !c.is_whitespace() {
-                before = &rest[..length];
-            }
-            rest = &rest[length..];
-        }
-    }
-    names
 }
 
 fn scalar(value: &Value) -> Result<String, minijinja::Error> {
@@ -259,25 +278,39 @@ fn scalar(value: &Value) -> Result<String, minijinja::Error> {
         Bool => Ok(value.is_true().to_string()),
         Number | String => Ok(value.to_string()),
         kind => {
-            let text = format!("an expression gives {kind}, which is no text");
+            let text = format!("{NO_TEXT}{kind}, which is no text");
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, text))
         }
     }
 }
 
-/// An error of minijinja on one line: what, and the line of the template where it has several.
-fn words(error: &minijinja::Error) -> String {
+/// How our own words for an operation that cannot be begin.
+const NO_TEXT: &str = "an expression gives ";
+
+/// An error of minijinja on one line: what, and the line of the template where it has several. When an event was rendered, minijinja's
+/// own details are left out: they may hold its values.
+fn described(error: &minijinja::Error, compiling: bool) -> String {
+    let detail = error.detail().filter(|detail| compiling || detail.starts_with(NO_TEXT));
     let mut text = match error.kind() {
         ErrorKind::UndefinedError => "a field of an expression is not in the event".to_owned(),
-        ErrorKind::OutOfFuel => "it takes too many steps".to_owned(),
-        ErrorKind::WriteFailure => format!("it gives more than {RENDERED_BYTES_MAX} bytes"),
-        ErrorKind::InvalidOperation | ErrorKind::SyntaxError => error.detail().unwrap_or("invalid").to_owned(),
-        kind => error.detail().map_or_else(|| kind.to_string(), |detail| format!("{kind}: {detail}")),
+        ErrorKind::OutOfFuel => TOO_MANY_STEPS.to_owned(),
+        ErrorKind::WriteFailure => too_long(),
+        ErrorKind::BadSerialization => "the event is damaged".to_owned(),
+        ErrorKind::InvalidOperation | ErrorKind::SyntaxError => {
+            detail.unwrap_or("a value does not fit what is done with it").to_owned()
+        }
+        kind => detail.map_or_else(|| kind.to_string(), |detail| format!("{kind}: {detail}")),
     };
     if let Some(line) = error.line().filter(|line| *line > 1) {
         text.push_str(&format!(" (line {line})"));
     }
     text.replace(['\n', '\r'], " ")
+}
+
+const TOO_MANY_STEPS: &str = "it takes too many steps";
+
+fn too_long() -> String {
+    format!("it gives more than {RENDERED_BYTES_MAX} bytes")
 }
 
 struct Bounded(Vec<u8>);
@@ -297,101 +330,4 @@ impl Write for Bounded {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Renders over `json` as if it were an event.
-    fn render(source: &str, escape: Escape, json: &str) -> Result<String, String> {
-        let template = Template::compile(source, escape).map_err(|error| error.to_string())?;
-        let document: Value = serde_json::from_str(json).expect("JSON");
-        let mut text = Bounded(Vec::new());
-        let compiled = template.environment.get_template(NAME).expect("the template");
-        compiled.render_captured_to(&document, &mut text).map_err(|error| words(&error))?;
-        Ok(String::from_utf8(text.0).expect("text"))
-    }
-
-    #[test]
-    fn expressions_are_paths_into_the_event() {
-        let json = r#"{"operationType":"insert","ns":{"db":"shop","coll":"orders"},
-            "fullDocument":{"userId":"64b0","n":7,"price":9.5,"paid":true,"none":null,"tags":["a","b"],"text":"a/b ?ü"}}"#;
-        for (source, expected) in [
-            ("orders", "orders"),
-            ("orders-{{ fullDocument.userId }}", "orders-64b0"),
-            ("{{ ns.db }}.{{ns.coll}}", "shop.orders"),
-            ("{{ fullDocument.n }}/{{ fullDocument.price }}/{{ fullDocument.paid }}", "7/9.5/true"),
-            ("{{ fullDocument.tags[1] }}", "b"),
-            ("{{ fullDocument.tags | join('-') }}", "a-b"),
-            ("{{ operationType | upper }}", "INSERT"),
-            ("{% if fullDocument.nothing %}a{% else %}b{% endif %}", "b"),
-            ("{% if fullDocument.nothing is not defined %}a{% endif %}", "a"),
-            ("{% for n in range(3) %}{{ n }}{% endfor %}", "012"),
-            ("{{ fullDocument.nothing | default('none') }}", "none"),
-        ] {
-            assert_eq!(render(source, Escape::None, json).as_deref(), Ok(expected), "{source}");
-        }
-        assert_eq!(render("x/{{ fullDocument.text }}", Escape::Url, json).as_deref(), Ok("x/a%2Fb%20%3F%C3%BC"));
-        assert_eq!(render("x/{{ fullDocument.text | safe }}", Escape::Url, json).as_deref(), Ok("x/a/b ?ü"));
-    }
-
-    #[test]
-    fn what_would_print_nothing_useful_is_an_error() {
-        let json = r#"{"fullDocument":{"none":null,"tags":["a"],"sub":{"a":1}},"long":"0123456789"}"#;
-        for (source, expected) in [
-            ("{{ fullDocument.userId }}", "not in the event"),
-            ("{{ nothing.userId }}", "not in the event"),
-            ("{{ fullDocument.none }}", "gives none"),
-            ("{{ fullDocument.tags }}", "gives sequence"),
-            ("{{ fullDocument.sub }}", "gives map"),
-            ("{% for a in range(100000) %}{% endfor %}", "too many steps"),
-            ("{% for a in range(8000) %}{{ long }}{% endfor %}", &format!("more than {RENDERED_BYTES_MAX} bytes")),
-        ] {
-            let error = render(source, Escape::None, json).expect_err(source);
-            assert!(error.contains(expected) && !error.contains('\n'), "{source}: {error}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_template_is_refused_with_its_text() {
-        for source in [
-            "{{ a",
-            "{{ a b }}",
-            "{% if a %}",
-            "{{ a | nothing }}",
-            "{{ fullDocument.city | nothing }}",
-            "{% if operationType == 'insert' %}{{ ns.coll | upper | nothing }}{% endif %}",
-            "{{ a | e }}",
-            "{% if ns is nothng %}{{ a }}{% endif %}",
-            "{% if fullDocument %}{{ foo(1) }}{% endif %}",
-            "{% macro a() %}{% endmacro %}",
-            "{% include 'a' %}",
-        ] {
-            let error = Template::compile(source, Escape::None).expect_err(source).to_string();
-            let start = format!("compile template {source:?}: ");
-            assert!(error.starts_with(&start) && error.len() > start.len(), "{error}");
-        }
-    }
-
-    #[test]
-    fn the_names_in_a_template_are_found() {
-        use Kind::{Filter, Function, Test};
-        for (source, expected) in [
-            ("a | b is c d()", vec![]),
-            ("{{ a|b }} | c {{ d | e(1) |f }}", vec![(Filter, "b"), (Filter, "e"), (Filter, "f")]),
-            (r#"{{ "x | y" | z }}{{ 'a\' | b' | c }}"#, vec![(Filter, "z"), (Filter, "c")]),
-            ("{% if a is not b and (c) is d %}|{% endif %}ü{{ a |", vec![(Test, "b"), (Test, "d")]),
-            ("{% for a in range(3) %}{{ a.items() }}{% endfor %}{% if (a) %}{% endif %}", vec![(Function, "range")]),
-        ] {
-            assert_eq!(names(source), expected, "{source}");
-        }
-    }
-
-    #[test]
-    fn only_text_without_expressions_is_constant() {
-        for (source, constant) in
-            [("a", true), ("", true), ("{{ a }}", false), ("{# a #}", false), ("{% if a %}{% endif %}", false)]
-        {
-            let template = Template::compile(source, Escape::None).expect(source);
-            assert_eq!(template.constant(), constant.then_some(source), "{source}");
-        }
-    }
-}
+mod tests;

@@ -245,7 +245,8 @@ fn an_event_shows_what_the_daemon_gave() {
         }
 
         async fn deliver(&self, batch: &Batch) -> Result<(), DeliverError> {
-            assert_eq!((batch.len(), batch.bytes(), batch.timeout()), (2, 10, Some(Duration::from_secs(60))));
+            let bytes: u64 = batch.iter().map(|event| event.raw().len() as u64).sum();
+            assert_eq!((batch.len(), batch.bytes(), batch.timeout()), (2, bytes, Some(Duration::from_secs(60))));
             assert!(batch.get(2).is_none());
             let event = batch.get(1).expect("two events");
             assert_eq!((event.id().len(), event.op(), event.operation_type()), (33, Op::Other, "createIndexes"));

@@ -16,7 +16,8 @@ pub struct Options {
     /// Path of the stream.
     pub path: String,
     /// What an event is about: templates over the event, such as "orders-{{ fullDocument.userId }}". Clients choose with ?topic=,
-    /// once or several times; a client that names none gets all events. A template that gives no text gives no topic.
+    /// once or several times; a client that names none gets all events. A template that gives no text gives no topic;
+    /// one with a line end or a NUL in it rejects the event.
     pub topics: Vec<String>,
     /// Origins whose pages may read the stream, such as `https://shop.example`; `*` is any page, without cookies.
     pub cors_origins: Vec<String>,
@@ -110,7 +111,7 @@ impl Options {
     /// Where one is no template.
     pub fn templates(&self) -> Result<Vec<Template>, String> {
         let compile = |(index, topic): (usize, &String)| {
-            Template::compile(topic, Escape::None).map_err(|error| format!("topics[{index}]: {error}"))
+            Template::compile(topic, Escape::Name).map_err(|error| format!("topics[{index}]: {error}"))
         };
         self.topics.iter().enumerate().map(compile).collect()
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tailwater_abi::*;
 
-/// A change event as a test wants it. BSON is given as bytes, because this crate has no BSON of its own.
+/// A change event as a test wants it. BSON is given as bytes, so that a plugin needs no BSON library for it.
 #[derive(Debug, Clone)]
 pub struct TestEvent {
     /// Event id.
@@ -23,7 +23,7 @@ pub struct TestEvent {
     pub cluster_time: u64,
     /// Milliseconds since the Unix epoch; 0 where the server did not say.
     pub wall_time_ms: i64,
-    /// The whole event as BSON.
+    /// The whole event as BSON. Where it is the empty document, delivery makes it of `json`, in which Extended JSON is understood.
     pub raw: Vec<u8>,
     /// `documentKey` as BSON.
     pub document_key: Option<Vec<u8>>,
@@ -72,6 +72,16 @@ impl TestEvent {
     pub fn attempt(mut self, attempt: u32) -> Self {
         self.attempt = attempt;
         self
+    }
+
+    /// Makes the BSON of the JSON where only that was given, so that both say the same.
+    pub(super) fn fill_raw(&mut self) {
+        let json = self.json.as_deref().filter(|_| self.raw == EMPTY);
+        let object = json.and_then(|json| serde_json::from_str::<serde_json::Map<_, _>>(json).ok());
+        let document = object.and_then(|object| bson::Document::try_from(object).ok());
+        if let Some(raw) = document.and_then(|document| document.to_vec().ok()) {
+            self.raw = raw;
+        }
     }
 
     /// Borrows from `self`, which must outlive every use.

@@ -97,7 +97,8 @@ impl TestHost {
         }))
     }
 
-    pub(super) fn issue(&self, events: Vec<TestEvent>) -> u64 {
+    pub(super) fn issue(&self, mut events: Vec<TestEvent>) -> u64 {
+        events.iter_mut().for_each(TestEvent::fill_raw);
         let abi: Vec<tw_event> = events.iter().map(TestEvent::as_abi).collect();
         let batch = vec![tw_batch {
             struct_size: size_of::<tw_batch>() as u32,

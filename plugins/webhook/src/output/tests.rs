@@ -334,7 +334,7 @@ fn a_url_is_rendered_for_each_event_and_its_values_stay_in_their_place() {
 fn an_event_without_a_url_is_rejected_with_the_reason_and_nothing_is_sent() {
     let receiver = Receiver::always(status("200 OK", ""));
     for (path, doc, expected) in [
-        ("/{{ doc.id }}", json!({}), "a field of an expression is not in the event"),
+        ("/{{ doc.id }}", json!({}), "doc.id is not in the event"),
         ("/{{ doc.id }}", json!({ "id": null }), "gives none"),
         ("/{{ doc.id }}", json!({ "id": [1] }), "gives sequence"),
         ("/{{ doc.id }}", json!({ "id": { "a": 1 } }), "gives map"),
@@ -350,7 +350,7 @@ fn an_event_without_a_url_is_rejected_with_the_reason_and_nothing_is_sent() {
         assert!(reason(&outcome).contains(expected), "{path} {doc}: {outcome:?}");
     }
     let outcome = start(&receiver, "/{{ doc.id }}?token=hidden", json!({})).deliver(vec![event()]);
-    assert_eq!(reason(&outcome), "render url: a field of an expression is not in the event");
+    assert_eq!(reason(&outcome), "render url: doc.id is not in the event");
     let mut without = event();
     without.json = None;
     let outcome = start(&receiver, "/", json!({})).deliver(vec![without]);

@@ -8,11 +8,13 @@ mod bits;
 mod compile;
 mod error;
 mod expression;
+pub mod head;
 mod membership;
 mod path;
 mod predicate;
 mod regex;
 mod tree;
+pub mod union;
 mod value;
 
 use std::collections::BTreeSet;

@@ -268,6 +268,11 @@ impl Lane {
                         Taken::Superseded => self.skipped_superseded(1, now),
                     }
                 }
+                Next::Skipped(events, place) => {
+                    self.waiting_since = None;
+                    self.metrics.filtered.inc_by(events);
+                    self.engine.pass(place);
+                }
                 Next::Reached(place) => {
                     self.source.saw(place.time());
                     self.engine.pass(place);

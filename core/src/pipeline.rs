@@ -370,7 +370,7 @@ async fn open_shared(
     for ((_, beginning, first), plugin) in starting.iter_mut().zip(plugins) {
         patiently(async || beginning.reach_back(shared, first, plugin).await).await?;
     }
-    let filter = coverage_of(slots).to_match();
+    let filter = coverage_of(slots).to_match().cloned();
     let options = StreamOptions { filter, ..shared.options.clone() };
     let now = Place::From(Timestamp64(shared.deployment.now.0 + 1));
     // Rows come first for an output with a snapshot: the window will have moved on until its stream begins.

@@ -6,24 +6,30 @@
 //!
 //! The ring is made of *stretches*: each holds what was read of the stream under one filter. A lane reads only through
 //! stretches that cover its own query, for in the others events it wants were left out by the server.
+//!
+//! What the queries of all lanes ask of an event's operation type and namespace is tested once, when the event comes in, and kept as
+//! bits beside it; a lane passes over the events that it cannot want without touching them.
 
 pub mod config;
 pub mod coverage;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bson::Document;
 use tokio::sync::watch;
 
-pub use self::coverage::Coverage;
+pub use self::coverage::{Coverage, Wanted};
 use crate::event::Event;
 use crate::source::place::Place;
 
 /// Most filters the ring remembers. Outputs change by an operator's hand; whoever changes them faster than events leave the
 /// ring loses the oldest stretch, and lanes there catch up.
 const STRETCHES_MAX: usize = 32;
+
+/// Events and bits looked at in one read, so that the lock is short.
+const SCANNED_MAX: usize = 4096;
 
 /// The shared ring. One source pushes, any number of lanes read.
 pub struct Window {
@@ -55,9 +61,15 @@ struct Stretch {
     /// and of no other: a reader there has not yet gone over to the next one.
     first: u64,
     /// Oldest first.
-    events: VecDeque<Arc<Event>>,
+    events: VecDeque<Entry>,
     /// All covered events of the stream after this place, up to the next stretch, are here.
     floor: Place,
+}
+
+/// An event, and the bits that the coverage of its stretch gives it.
+struct Entry {
+    event: Arc<Event>,
+    heads: u64,
 }
 
 impl Stretch {
@@ -68,12 +80,49 @@ impl Stretch {
     fn end(&self) -> u64 {
         self.first + self.events.len() as u64
     }
+
+    /// Takes what has a bit of `mask` from a range of events, and counts what has none; how many events it has come past.
+    fn take(
+        &self,
+        range: Range<usize>,
+        mask: u64,
+        (events_max, bytes_max): (usize, usize),
+        into: &mut VecDeque<Found>,
+    ) -> u64 {
+        let (mut taken, mut bytes, mut passed) = (0, 0, 0);
+        let mut skipped: Option<(u64, &Arc<Event>)> = None;
+        for entry in self.events.range(range) {
+            if entry.heads & mask == 0 {
+                skipped = Some((skipped.map_or(0, |(count, _)| count) + 1, &entry.event));
+                passed += 1;
+                continue;
+            }
+            bytes += entry.event.bytes();
+            if taken > 0 && (taken == events_max || bytes > bytes_max) {
+                break;
+            }
+            into.extend(skipped.take().map(|(count, last)| Found::Skipped(count, Arc::clone(last))));
+            into.push_back(Found::Event(Arc::clone(&entry.event)));
+            (taken, passed) = (taken + 1, passed + 1);
+        }
+        into.extend(skipped.map(|(count, last)| Found::Skipped(count, Arc::clone(last))));
+        passed
+    }
+}
+
+/// One thing that a read brings.
+#[derive(Debug)]
+pub enum Found {
+    /// To be looked at.
+    Event(Arc<Event>),
+    /// So many events in a row that the reader cannot want, and the last of them.
+    Skipped(u64, Arc<Event>),
 }
 
 /// What a lane finds at its place in the window.
 #[derive(Debug)]
 pub enum Read {
-    /// Events were appended to the caller's buffer; the lane's next sequence number.
+    /// Events, or word of skipped ones, were appended to the caller's buffer; the lane's next sequence number.
     Events(u64),
     /// Nothing new: the source has read up to here and the lane has seen all of it. The lane's next sequence number.
     CaughtUp(u64, Place),
@@ -97,12 +146,19 @@ impl Window {
     /// Appends a batch in stream order and drops old events until the rest fits. `reached` is how far the source has read.
     /// The newest event stays even when it alone is larger than the window.
     pub fn push(&self, batch: Vec<Arc<Event>>, reached: Place) {
+        let coverage = self.coverage();
+        // Outside the lock: lanes must not wait for that.
+        let entries: Vec<Entry> =
+            batch.into_iter().map(|event| Entry { heads: coverage.classify(&event), event }).collect();
         self.change(|ring, dropped| {
-            for event in batch {
-                event.enter_window(&self.json_bytes);
-                ring.bytes += event.bytes();
+            // Bits of other queries would mean nothing here.
+            let foreign = ring.newest().coverage != coverage;
+            for mut entry in entries {
+                entry.event.enter_window(&self.json_bytes);
+                ring.bytes += entry.event.bytes();
                 ring.events += 1;
-                ring.newest().events.push_back(event);
+                entry.heads |= if foreign { u64::MAX } else { 0 };
+                ring.newest().events.push_back(entry);
             }
             ring.reached = reached;
             while ring.events > 1 && ring.bytes + self.json_bytes() > self.bytes_max {
@@ -139,18 +195,17 @@ impl Window {
         });
     }
 
-    /// Appends to `into` at most `events_max` events and `bytes_max` bytes, and at least one event, from sequence number `from`
-    /// on. `query` is what the reader wants of the stream, `None` for everything.
+    /// Appends to `into` at most `events_max` events and `bytes_max` bytes, and at least one thing, from sequence number `from` on: what
+    /// `wanted` may let through, and word of what it cannot. With `all`, nothing is passed over.
     pub fn read(
         &self,
         from: u64,
-        query: Option<&Document>,
-        events_max: usize,
-        bytes_max: usize,
-        into: &mut VecDeque<Arc<Event>>,
+        wanted: &Wanted,
+        all: bool,
+        (events_max, bytes_max): (usize, usize),
+        into: &mut VecDeque<Found>,
     ) -> Read {
         let ring = self.lock();
-        let before = into.len();
         let Some(mut at) = ring.stretches.partition_point(|stretch| stretch.first <= from).checked_sub(1) else {
             return Read::FellOff;
         };
@@ -159,32 +214,25 @@ impl Window {
         while from >= stretch.end() {
             at += 1;
             let Some(next) = ring.stretches.get(at) else { return Read::CaughtUp(from, ring.reached.clone()) };
-            if !next.coverage.covers(query) {
+            if !next.coverage.covers(wanted) {
                 return Read::FellOff;
             }
             (stretch, from) = (next, next.first);
         }
+        let mask = if all { u64::MAX } else { stretch.coverage.mask(wanted) };
         let start = usize::try_from(from - stretch.first).unwrap_or(usize::MAX);
-        let limit = stretch.events.len().min(start.saturating_add(events_max));
-        let mut bytes = 0;
-        for event in stretch.events.range(start..limit) {
-            bytes += event.bytes();
-            if bytes > bytes_max && into.len() > before {
-                break;
-            }
-            into.push_back(Arc::clone(event));
-        }
-        Read::Events(from + (into.len() - before) as u64)
+        let limit = stretch.events.len().min(start.saturating_add(SCANNED_MAX));
+        Read::Events(from + stretch.take(start..limit, mask, (events_max, bytes_max), into))
     }
 
     /// The sequence number at which a reader at `place` goes on, if the window holds all that is still to come for it of what
-    /// `query` lets through: every stretch from `place` to the end must cover the query.
+    /// `wanted` lets through: every stretch from `place` to the end must cover it.
     ///
     /// With `settle_in` the newer half of the bytes must be enough: a lane that joined at the very edge would fall off
     /// with the next push, and opening a stream again is expensive (the server scans its oplog).
-    pub fn join(&self, place: &Place, query: Option<&Document>, settle_in: bool) -> Option<u64> {
+    pub fn join(&self, place: &Place, wanted: &Wanted, settle_in: bool) -> Option<u64> {
         let ring = self.lock();
-        let covering = ring.stretches.iter().rev().take_while(|stretch| stretch.coverage.covers(query)).count();
+        let covering = ring.stretches.iter().rev().take_while(|stretch| stretch.coverage.covers(wanted)).count();
         let oldest = ring.stretches.len() - covering;
         if !place.is_covered_since(&ring.stretches.get(oldest)?.floor) {
             return None;
@@ -192,12 +240,12 @@ impl Window {
         let mut joined = None;
         let mut pending: usize = 0;
         for stretch in ring.stretches.range(oldest..) {
-            let start = stretch.events.partition_point(|event| !place.is_behind(event));
+            let start = stretch.events.partition_point(|entry| !place.is_behind(&entry.event));
             if start < stretch.events.len() {
                 joined.get_or_insert(stretch.first + start as u64);
             }
             if settle_in {
-                pending += stretch.events.range(start..).map(|event| event.bytes()).sum::<usize>();
+                pending += stretch.events.range(start..).map(|entry| entry.event.bytes()).sum::<usize>();
             }
         }
         if joined.is_some() && pending > self.bytes_max / 2 {
@@ -257,7 +305,7 @@ impl Ring {
     /// The oldest event leaves, and with it the stretches before it that are empty.
     fn drop_oldest(&mut self, dropped: &mut Vec<Arc<Event>>) {
         while let Some(stretch) = self.stretches.front_mut() {
-            if let Some(event) = stretch.events.pop_front() {
+            if let Some(Entry { event, .. }) = stretch.events.pop_front() {
                 stretch.first += 1;
                 stretch.floor = Place::After(event.token().clone());
                 return self.leave(event, dropped);
@@ -268,8 +316,8 @@ impl Ring {
 
     /// The oldest stretch leaves with all its events.
     fn drop_stretch(&mut self, dropped: &mut Vec<Arc<Event>>) {
-        for event in self.stretches.pop_front().into_iter().flat_map(|stretch| stretch.events) {
-            self.leave(event, dropped);
+        for entry in self.stretches.pop_front().into_iter().flat_map(|stretch| stretch.events) {
+            self.leave(entry.event, dropped);
         }
     }
 

@@ -28,10 +28,15 @@ pub(crate) fn token(data: &str) -> Token {
 
 /// An insert of a document `id` with `padding` bytes of payload, or a drop where there is no id.
 pub(crate) fn event(data: &str, id: Option<i32>, padding: usize) -> Arc<Event> {
+    event_in("orders", data, id, padding)
+}
+
+/// The same in another collection.
+pub(crate) fn event_in(collection: &str, data: &str, id: Option<i32>, padding: usize) -> Arc<Event> {
     let mut document: Document = doc! {
         "_id": { "_data": data },
         "operationType": if id.is_some() { "insert" } else { "drop" },
-        "ns": { "db": "shop", "coll": "orders" },
+        "ns": { "db": "shop", "coll": collection },
     };
     if let Some(id) = id {
         document.insert("documentKey", doc! { "_id": id });

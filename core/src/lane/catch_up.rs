@@ -6,7 +6,7 @@
 //! * At most `streams_max` streams are open. Lanes wait in the order in which they asked; a stream that was held for [`SLICE`]
 //!   while others wait is given back, and its lanes ask again, further on.
 //! * Lanes that wait within [`TOGETHER`] of each other get one stream, opened at the oldest place with the union of their queries; a
-//!   lane alone has exactly its own query as `$match`. A lane also joins a stream at work that is about to come to its place
+//!   lane alone has its own query as `$match`, as far as a server is asked for it. A lane also joins a stream at work that is about to come to its place
 //!   and covers its query.
 //! * No lane delays another: one that keeps the others of its stream waiting for longer than [`PATIENCE`] altogether is let go,
 //!   and asks again later. An error of a shared stream is nobody's own: each of its lanes goes on alone.
@@ -25,7 +25,6 @@ mod stream;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use bson::Document;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -38,6 +37,7 @@ use self::stream::Slot;
 use crate::source::error::SourceError;
 use crate::source::place::Place;
 use crate::source::stream::{Batch, StreamOptions};
+use crate::window::Wanted;
 
 /// How long a stream is held, from its first events on, when others wait. Opening one costs the server a scan of its oplog: much
 /// shorter, and that would be all it does.
@@ -81,11 +81,12 @@ impl CatchUps {
         Arc::new(CatchUps { feeds, metrics, pool: Mutex::new(Pool::new(streams_max as usize)) })
     }
 
-    /// Asks for everything behind `place` that `query` lets through; more may come, events before `place` never do. Must be called
+    /// Asks for everything behind `place` that is `wanted`; more may come, events before `place` never do. Must be called
     /// inside a tokio runtime.
-    pub fn request(self: &Arc<Self>, place: Place, query: Option<Document>) -> CatchUp {
+    pub fn request(self: &Arc<Self>, place: Place, wanted: impl Into<Wanted>) -> CatchUp {
         let (sender, batches) = mpsc::channel(QUEUE);
-        let id = self.change(|pool| pool.request(place, query, sender, Instant::now()));
+        let wanted = wanted.into();
+        let id = self.change(|pool| pool.request(place, wanted, sender, Instant::now()));
         self.dispatch();
         CatchUp { pool: Arc::clone(self), id, batches, begun: false }
     }

@@ -12,7 +12,7 @@ use crate::lane::catch_up::{CatchUp, CatchUps};
 use crate::source::error::SourceError;
 use crate::source::place::Place;
 use crate::source::stream::StreamOptions;
-use crate::window::{Read, Window};
+use crate::window::{Found, Read, Wanted, Window};
 
 /// Most events and bytes taken out of the window at once; they stay pinned while the lane works on them.
 const READ_EVENTS_MAX: usize = 1000;
@@ -23,13 +23,13 @@ pub struct Intake {
     window: Arc<Window>,
     /// Wakes the lane when the window has grown.
     pushed: watch::Receiver<u64>,
-    /// The lane's `match`: what it wants of the stream; `None` = everything.
-    query: Option<Document>,
+    /// The lane's `match`: what it wants of the stream.
+    wanted: Wanted,
     /// Where it goes on outside the window, with all other lanes that are there.
     catch_ups: Arc<CatchUps>,
     from: From,
     /// Read and not handed on, in stream order.
-    buffer: VecDeque<Arc<Event>>,
+    buffer: VecDeque<Found>,
     /// Set when the lane joined the window: the window may still come to events that the lane has behind it.
     joined_at: Option<Place>,
     /// How far the stream is read once the buffer is empty.
@@ -53,6 +53,8 @@ enum From {
 pub enum Next {
     /// The next event in stream order.
     Event(Arc<Event>),
+    /// So many events up to here are not for this lane, by their operation type or namespace.
+    Skipped(u64, Place),
     /// Everything up to here was handed on; nothing more at the moment.
     Reached(Place),
     /// Nothing at the moment.
@@ -67,7 +69,7 @@ impl Intake {
         let mut intake = Intake {
             window,
             pushed,
-            query,
+            wanted: Wanted::new(query),
             catch_ups,
             from: From::Outside,
             buffer: VecDeque::new(),
@@ -82,12 +84,16 @@ impl Intake {
     /// The next event, without waiting. `read_to` is how far the lane has read.
     pub fn next(&mut self, read_to: &Place) -> Next {
         loop {
-            if let Some(event) = self.buffer.pop_front() {
-                if self.joined_at.as_ref().is_some_and(|place| !place.is_behind(&event)) {
+            if let Some(found) = self.buffer.pop_front() {
+                let (Found::Event(event) | Found::Skipped(_, event)) = &found;
+                if self.joined_at.as_ref().is_some_and(|place| !place.is_behind(event)) {
                     continue;
                 }
                 self.joined_at = None;
-                return Next::Event(event);
+                return match found {
+                    Found::Event(event) => Next::Event(event),
+                    Found::Skipped(count, last) => Next::Skipped(count, Place::After(last.token().clone())),
+                };
             }
             if let Some(reached) = self.reached.take() {
                 self.try_join(&reached, true);
@@ -96,8 +102,10 @@ impl Intake {
             match &mut self.from {
                 From::Window(seq) => {
                     self.pushed.mark_unchanged();
-                    let query = self.query.as_ref();
-                    match self.window.read(*seq, query, READ_EVENTS_MAX, READ_BYTES_MAX, &mut self.buffer) {
+                    // Until it is past the place at which it joined, each event is compared with that.
+                    let all = self.joined_at.is_some();
+                    let limits = (READ_EVENTS_MAX, READ_BYTES_MAX);
+                    match self.window.read(*seq, &self.wanted, all, limits, &mut self.buffer) {
                         Read::Events(next) => *seq = next,
                         Read::CaughtUp(next, reached) => {
                             *seq = next;
@@ -116,7 +124,7 @@ impl Intake {
                 // It may fit again: a lane that paused long can be back at the end of a quiet stream.
                 From::Outside => {
                     if !self.try_join(read_to, true) {
-                        self.from = From::CatchUp(self.catch_ups.request(read_to.clone(), self.query.clone()));
+                        self.from = From::CatchUp(self.catch_ups.request(read_to.clone(), self.wanted.clone()));
                         return Next::Nothing;
                     }
                 }
@@ -152,7 +160,7 @@ impl Intake {
                 };
                 match batch {
                     Some(Ok(batch)) => {
-                        self.buffer.extend(batch.events);
+                        self.buffer.extend(batch.events.into_iter().map(Found::Event));
                         self.reached = Some(batch.reached);
                         Ok(())
                     }
@@ -208,7 +216,7 @@ impl Intake {
     /// Goes over to the window if it holds all that is still to come behind `place`.
     fn try_join(&mut self, place: &Place, settle_in: bool) -> bool {
         let live = matches!(self.from, From::Window(_));
-        let joined = if live { None } else { self.window.join(place, self.query.as_ref(), settle_in) };
+        let joined = if live { None } else { self.window.join(place, &self.wanted, settle_in) };
         if let Some(seq) = joined {
             self.from = From::Window(seq);
             self.joined_at = Some(place.clone());
@@ -284,7 +292,7 @@ mod tests {
         let window = window(at(100));
         let catch_ups = nowhere();
         // The only stream is taken, for ever.
-        let _taken = catch_ups.request(at(1), None);
+        let _taken = catch_ups.request(at(1), Wanted::everything());
         let mut intake = Intake::new(Arc::clone(&window), &at(100), None, Arc::clone(&catch_ups));
         assert!(intake.is_live());
         let large = (101..=104).map(|time| event(&token_data(time, 1, 0), Some(1), 400_000)).collect();
@@ -300,11 +308,11 @@ mod tests {
         let query = doc! { "operationType": "delete" };
         let mut intake = Intake::new(Arc::clone(&window), &at(1), Some(query.clone()), nowhere());
         window.push(vec![event(&token_data(2, 1, 0), Some(1), 0)], at(2));
-        window.refilter(Coverage::of([Some(doc! { "operationType": "insert" })]));
+        window.refilter(Coverage::of([doc! { "operationType": "insert" }]));
         window.push(vec![event(&token_data(3, 1, 0), Some(1), 0)], at(3));
         assert_eq!(times(&mut intake, &at(1)), [2], "what was read for it is still good");
         assert!(matches!(intake.next(&at(2)), Next::Nothing) && !intake.is_live());
-        window.refilter(Coverage::of([Some(query)]));
+        window.refilter(Coverage::of([query]));
         assert!(matches!(intake.next(&at(2)), Next::Nothing) && !intake.is_live(), "3 may not be what it missed");
         assert!(matches!(intake.next(&at(3)), Next::Nothing) && intake.is_live());
         assert_eq!(intake.falls(), 1);

@@ -62,14 +62,14 @@ impl Running {
             return Err(format!("{section} has changed, which takes effect only with a restart; nothing was changed"));
         }
         let coverage = Coverage::of(reload.outputs.iter().map(|output| output.config.query.clone()));
-        let switch = if coverage == self.window.coverage() { None } else { Some(self.open_with(&coverage).await?) };
+        let stream = if coverage.asks_the_same(&self.asked) { None } else { Some(self.open_with(&coverage).await?) };
         let exclusive = reload.outputs.iter().any(|output| !output.library.descriptor().broadcast);
         if exclusive && !self.has_lease() {
             let lease = self.shared.begin_lease().await;
             self.put_lease(lease.map_err(|e| format!("{e}; nothing was changed"))?);
         }
         // From here on nothing can be refused.
-        if let Some(stream) = switch {
+        if coverage != self.asked {
             self.go_over(stream, coverage).await;
         }
         self.grace = reload.config.shutdown_grace;
@@ -81,7 +81,7 @@ impl Running {
     }
 
     async fn open_with(&self, coverage: &Coverage) -> Result<ChangeStream, String> {
-        let options = StreamOptions { filter: coverage.to_match(), ..self.shared.options.clone() };
+        let options = StreamOptions { filter: coverage.to_match().cloned(), ..self.shared.options.clone() };
         match tokio::time::timeout(OPEN_MAX, ChangeStream::open(options, self.window.reached())).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(format!("{error}; nothing was changed")),
@@ -89,8 +89,9 @@ impl Running {
         }
     }
 
-    /// Hands the stream to the source and waits until it reads it.
-    async fn go_over(&self, stream: ChangeStream, coverage: Coverage) {
+    /// Hands the stream to the source and waits until it reads it. Without one the source goes on with what it has, for other queries.
+    async fn go_over(&mut self, stream: Option<ChangeStream>, coverage: Coverage) {
+        self.asked = coverage.clone();
         let (done, gone_over) = oneshot::channel();
         // Where the pump has ended the daemon ends, and its loop is about to hear of it.
         let sent = self.switches.send(Switch { stream, coverage, done }).await.is_ok();

@@ -38,7 +38,7 @@ use crate::source::error::SourceError;
 use crate::source::place::Place;
 use crate::source::pump::{Switch, pump};
 use crate::source::stream::ChangeStream;
-use crate::window::Window;
+use crate::window::{Coverage, Window};
 
 /// A configuration to go over to.
 pub struct Reload {
@@ -82,6 +82,8 @@ pub struct Running {
     beginnings: FuturesUnordered<BeginTask>,
     pump: JoinHandle<Result<(), SourceError>>,
     pub(super) switches: mpsc::Sender<Switch>,
+    /// What the shared stream is read for once the source has acted on all that was sent to it.
+    pub(super) asked: Coverage,
     stop_pump: watch::Sender<bool>,
     /// The names of the exclusive outputs, for whoever watches the oplog; that task ends with it.
     pub(super) watched: watch::Sender<Vec<String>>,
@@ -101,7 +103,8 @@ impl Running {
         stream: ChangeStream,
         place: Place,
     ) -> Running {
-        let window = Arc::new(Window::new(shared.config.window.bytes_max, place, coverage_of(&slots)));
+        let asked = coverage_of(&slots);
+        let window = Arc::new(Window::new(shared.config.window.bytes_max, place, asked.clone()));
         let catch_ups = CatchUps::new(
             shared.options.clone(),
             shared.config.source.catch_up_streams_max,
@@ -133,6 +136,7 @@ impl Running {
             beginnings: FuturesUnordered::new(),
             pump,
             switches,
+            asked,
             stop_pump,
             replays: ReplayJobs::default(),
             planned,

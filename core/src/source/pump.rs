@@ -20,9 +20,9 @@ const ASK_AGAIN: Backoff = Backoff { min: Duration::from_millis(500), max: Durat
 
 /// A stream with another filter to go over to: already open, at or before the place the pump is at.
 pub struct Switch {
-    /// Nothing was read from it yet.
-    pub stream: ChangeStream,
-    /// What its filter lets through.
+    /// Nothing was read from it yet. `None`: the one that is read has the right filter already.
+    pub stream: Option<ChangeStream>,
+    /// What its filter is for.
     pub coverage: Coverage,
     /// Told once it is the stream that is read.
     pub done: oneshot::Sender<()>,
@@ -47,12 +47,14 @@ pub async fn pump(
         let batch = tokio::select! {
             batch = stream.next() => batch,
             Some(switch) = switches.recv() => {
-                let (place, health) = (stream.place().clone(), stream.take_health());
-                stream = switch.stream;
-                stream.continue_from(place);
-                stream.set_health(health);
+                if let Some(other) = switch.stream {
+                    let (place, health) = (stream.place().clone(), stream.take_health());
+                    stream = other;
+                    stream.continue_from(place);
+                    stream.set_health(health);
+                    info!("the shared stream is read with another filter now");
+                }
                 window.refilter(switch.coverage);
-                info!("the shared stream is read with another filter now");
                 // Who asked may have gone.
                 let _ = switch.done.send(());
                 continue;

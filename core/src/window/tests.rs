@@ -1,13 +1,13 @@
 //! The window against a plain list of all events, over seeded pushes, filters, restarts and readers; a failure prints its
 //! seed.
 
-use bson::doc;
+use bson::{Document, doc};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::event::JsonForm;
-use crate::event::fixture::{event, mark_data, token, token_data};
+use crate::event::fixture::{event, event_in, mark_data, token, token_data};
 use crate::source::token::Timestamp64;
 
 const SEEDS: u64 = 200;
@@ -22,9 +22,34 @@ fn whole(bytes_max: u64) -> Window {
     Window::new(bytes_max, start(), Coverage::everything())
 }
 
-/// Queries are only compared here: which events they let through is the model's own choice.
+/// What queries ask beside the head is only compared here: which events they let through is the model's own choice, but for the
+/// head. The first asks nothing of it, the others want these collections.
 fn query(number: usize) -> Document {
-    doc! { "query": number as i64 }
+    let mut query = doc! { "query": number as i64 };
+    match number {
+        1 => _ = query.insert("ns.coll", "c1"),
+        2 => query.extend(doc! { "operationType": "insert", "ns.coll": { "$in": ["c1", "c2"] } }),
+        _ => {}
+    }
+    query
+}
+
+/// Whether the query lets events of this collection through, `c0` to `c3`.
+fn suits(number: usize, collection: usize) -> bool {
+    match number {
+        1 => collection == 1,
+        2 => [1, 2].contains(&collection),
+        _ => true,
+    }
+}
+
+fn wanted(number: Option<usize>) -> Wanted {
+    Wanted::new(number.map(query))
+}
+
+/// The events among what was found.
+fn events(found: &VecDeque<Found>) -> usize {
+    found.iter().filter(|found| matches!(found, Found::Event(_))).count()
 }
 
 /// A filter over some of the queries; `None` = everything.
@@ -38,7 +63,7 @@ impl Filter {
     }
 
     fn coverage(&self) -> Coverage {
-        self.0.as_ref().map_or_else(Coverage::everything, |some| Coverage::of(some.iter().map(|n| Some(query(*n)))))
+        self.0.as_ref().map_or_else(Coverage::everything, |some| Coverage::of(some.iter().map(|n| query(*n))))
     }
 
     fn covers(&self, wanted: Option<usize>) -> bool {
@@ -51,6 +76,8 @@ struct Made {
     event: Arc<Event>,
     /// By query, whether it lets the event through.
     matches: [bool; QUERIES],
+    /// It is a stub: nobody but the reader may leave it out.
+    poison: bool,
     /// It was pushed: not left out by the filter, nor lost with history.
     pushed: bool,
 }
@@ -79,6 +106,8 @@ struct Model {
     filters: Vec<(usize, Filter)>,
     random: StdRng,
     seed: u64,
+    /// Events that readers passed over.
+    skipped: u64,
 }
 
 impl Model {
@@ -91,6 +120,7 @@ impl Model {
             filters: vec![(0, filter)],
             random: StdRng::seed_from_u64(seed),
             seed,
+            skipped: 0,
         }
     }
 
@@ -102,11 +132,15 @@ impl Model {
     fn make(&mut self, pushed: bool) {
         let (time, random) = (self.all.len() as u32 + 1, &mut self.random);
         let data = token_data(time, 1, random.random_range(0..60));
-        let event = event(&data, Some(time as i32), random.random_range(0..3000));
-        let matches = std::array::from_fn(|_| random.random_bool(0.4));
+        let (collection, poison) = (random.random_range(0..4), random.random_bool(0.05));
+        let mut event = event_in(&format!("c{collection}"), &data, Some(time as i32), random.random_range(0..3000));
+        if poison {
+            event = Arc::new(Event::from_poison(event.raw(), "too large".to_owned()).expect("a stub"));
+        }
+        let matches = std::array::from_fn(|query| suits(query, collection) && random.random_bool(0.6));
         let filter = &self.filters.last().expect("the first").1;
         let pushed = pushed && filter.0.as_ref().is_none_or(|some| some.iter().any(|query| matches[*query]));
-        self.all.push(Made { event, matches, pushed });
+        self.all.push(Made { event, matches, poison, pushed });
     }
 
     fn push(&mut self) {
@@ -142,19 +176,27 @@ impl Model {
     fn read(&mut self, reader: &mut Reader, seq: u64) {
         let seed = self.seed;
         let (limit, bytes) = (self.random.random_range(1..5), self.random.random_range(1..9000));
-        let mut found = VecDeque::new();
-        let wanted = reader.query.map(query);
-        match self.window.read(seq, wanted.as_ref(), limit, bytes, &mut found) {
+        let (mut found, all) = (VecDeque::new(), self.random.random_bool(0.1));
+        match self.window.read(seq, &wanted(reader.query), all, (limit, bytes), &mut found) {
             Read::Events(next) => {
-                assert!(!found.is_empty() && found.len() <= limit, "seed {seed}");
+                assert!(!found.is_empty() && events(&found) <= limit, "seed {seed}");
                 assert!(!reader.restarted, "seed {seed}: a reader outlived a restart");
-                for event in found {
-                    let skipped = self.all[reader.next..].iter().take_while(|made| !Arc::ptr_eq(&made.event, &event));
-                    let skipped: Vec<_> = skipped.collect();
-                    assert!(!skipped.iter().any(|made| reader.wants(made)), "seed {seed}: a gap at {}", reader.next);
-                    reader.next += skipped.len() + 1;
-                    assert!(reader.next <= self.all.len(), "seed {seed}: an event came twice, or too early");
-                    reader.place = Place::After(event.token().clone());
+                for found in found {
+                    let (Found::Event(last) | Found::Skipped(_, last)) = &found;
+                    let before = self.all[reader.next..].iter().take_while(|made| !Arc::ptr_eq(&made.event, last));
+                    let before: Vec<_> = before.collect();
+                    assert!(!before.iter().any(|made| reader.wants(made)), "seed {seed}: a gap at {}", reader.next);
+                    let end = reader.next + before.len() + 1;
+                    assert!(end <= self.all.len(), "seed {seed}: an event came twice, or too early");
+                    if let Found::Skipped(count, _) = found {
+                        let run: Vec<_> = self.all[reader.next..end].iter().filter(|made| made.pushed).collect();
+                        let wrong = run.iter().any(|made| reader.wants(made) || made.poison);
+                        assert!(!wrong && !all, "seed {seed}: passed over what it may want at {}", reader.next);
+                        assert_eq!(count, run.len() as u64, "seed {seed}: passed over at {}", reader.next);
+                        self.skipped += count;
+                    }
+                    reader.next = end;
+                    reader.place = Place::After(last.token().clone());
                 }
                 reader.seq = Some(next);
             }
@@ -185,8 +227,7 @@ impl Model {
         } else if passed > 0 {
             reader.place = Place::After(self.all[reader.next - 1].event.token().clone());
         }
-        let wanted = reader.query.map(query);
-        reader.seq = self.window.join(&reader.place, wanted.as_ref(), self.random.random_bool(0.5));
+        reader.seq = self.window.join(&reader.place, &wanted(reader.query), self.random.random_bool(0.5));
         reader.restarted = false;
         let covered = self.filters.last().expect("the first").1.covers(reader.query);
         if passed == left {
@@ -220,29 +261,31 @@ impl Model {
 
 #[test]
 fn readers_see_every_event_once_or_are_told() {
-    let mut joined = 0;
+    let (mut joined, mut skipped) = (0, 0);
     for seed in 0..SEEDS {
         let mut model = Model::new(seed);
         let mut readers: Vec<_> = [None, Some(0), Some(1), Some(2)]
-            .map(|wanted| {
+            .map(|query| {
                 let place = model.end();
-                let seq = model.window.join(&place, wanted.map(query).as_ref(), false);
+                let seq = model.window.join(&place, &wanted(query), false);
                 assert!(seq.is_some(), "an empty window serves who starts with it");
-                Reader { query: wanted, seq, next: 0, place, restarted: false }
+                Reader { query, seq, next: 0, place, restarted: false }
             })
             .into();
         for _ in 0..300 {
             model.step(&mut readers);
         }
         joined += readers.iter().filter(|reader| reader.seq.is_some()).count();
+        skipped += model.skipped;
     }
+    assert!(skipped > 8_000, "only {skipped} events were passed over: the test shows little");
     assert!(joined > SEEDS as usize, "only {joined} readers ended in the window: the test shows little");
 }
 
 #[test]
 fn a_lane_joins_only_where_all_stretches_cover_it() {
-    let (a, b) = (query(0), query(1));
-    let of = |queries: &[&Document]| Coverage::of(queries.iter().map(|query| Some((*query).clone())));
+    let (a, b) = (wanted(Some(0)), Wanted::from(doc! { "b": 1 }));
+    let of = |readers: &[&Wanted]| Coverage::of(readers.iter().map(|wanted| (*wanted).clone()));
     let at = |time: u32| Place::After(token(&mark_data(time, 0)));
     let one = |time: u32| vec![event(&token_data(time, 1, 0), Some(1), 0)];
     let window = Window::new(1 << 20, at(1), of(&[&a]));
@@ -250,46 +293,46 @@ fn a_lane_joins_only_where_all_stretches_cover_it() {
     window.refilter(of(&[&a, &b]));
     window.push(one(2), at(3));
     // a was in the filter all the time; b only from 2 on.
-    assert_eq!(window.join(&at(1), Some(&a), false), Some(0));
-    assert_eq!(window.join(&at(1), Some(&b), false), None, "the first stretch left b out");
-    let joined = window.join(&at(2), Some(&b), false).expect("the second one has it");
+    assert_eq!(window.join(&at(1), &a, false), Some(0));
+    assert_eq!(window.join(&at(1), &b, false), None, "the first stretch left b out");
+    let joined = window.join(&at(2), &b, false).expect("the second one has it");
     let mut found = VecDeque::new();
-    assert!(matches!(window.read(joined, Some(&b), 10, 10, &mut found), Read::Events(_)));
+    assert!(matches!(window.read(joined, &b, false, (10, 10), &mut found), Read::Events(_)));
     assert_eq!(found.len(), 1);
-    assert_eq!(window.join(&at(1), None, false), None);
+    assert_eq!(window.join(&at(1), &Wanted::everything(), false), None);
     // A filter without b: who reads b reads to its end and not further.
     window.refilter(of(&[&a]));
-    assert!(matches!(window.read(joined + 1, Some(&b), 10, 10, &mut found), Read::FellOff));
-    assert!(matches!(window.read(joined + 1, Some(&a), 10, 10, &mut found), Read::CaughtUp(..)));
-    assert_eq!(window.join(&at(3), Some(&b), false), None);
+    assert!(matches!(window.read(joined + 1, &b, false, (10, 10), &mut found), Read::FellOff));
+    assert!(matches!(window.read(joined + 1, &a, false, (10, 10), &mut found), Read::CaughtUp(..)));
+    assert_eq!(window.join(&at(3), &b, false), None);
 }
 
 #[test]
 fn two_filters_with_nothing_between_hide_what_the_first_left_out() {
-    let (a, b) = (query(0), query(1));
-    let of = |query: &Document| Coverage::of([Some(query.clone())]);
+    let (a, b) = (wanted(Some(0)), Wanted::from(doc! { "b": 1 }));
+    let of = |wanted: &Wanted| Coverage::of([wanted.clone()]);
     let at = |time: u32| Place::After(token(&mark_data(time, 0)));
     let window = Window::new(1 << 20, at(1), of(&b));
-    let reader = window.join(&at(1), Some(&b), false).expect("it begins here");
+    let reader = window.join(&at(1), &b, false).expect("it begins here");
     window.refilter(of(&a));
     // Something that only b wants passes meanwhile, and is not there.
     window.push(Vec::new(), at(5));
     window.refilter(of(&b));
-    assert!(matches!(window.read(reader, Some(&b), 10, 10, &mut VecDeque::new()), Read::FellOff));
-    assert_eq!(window.join(&at(1), Some(&b), false), None);
-    assert!(window.join(&at(5), Some(&b), false).is_some());
+    assert!(matches!(window.read(reader, &b, false, (10, 10), &mut VecDeque::new()), Read::FellOff));
+    assert_eq!(window.join(&at(1), &b, false), None);
+    assert!(window.join(&at(5), &b, false).is_some());
 }
 
 #[test]
 fn stretches_are_bounded() {
     let window = whole(1 << 20);
     for number in 0..10 * STRETCHES_MAX {
-        window.refilter(Coverage::of([Some(query(number))]));
+        window.refilter(Coverage::of([query(number)]));
         window.push(vec![event(&token_data(number as u32 + 1, 1, 0), Some(1), 0)], start());
     }
     let stretches = window.lock().stretches.len();
     assert_eq!((stretches, window.size().0), (STRETCHES_MAX, STRETCHES_MAX));
-    assert!(matches!(window.read(0, None, 10, 10, &mut VecDeque::new()), Read::FellOff));
+    assert!(matches!(window.read(0, &Wanted::everything(), false, (10, 10), &mut VecDeque::new()), Read::FellOff));
 }
 
 #[test]
@@ -297,7 +340,9 @@ fn a_restart_leaves_nothing_behind() {
     let window = whole(100_000);
     let events: Vec<_> = (1..=3).map(|i| event(&token_data(i, 1, 0), Some(1), 500)).collect();
     window.push(events.clone(), start());
-    let end = window.join(&Place::After(events[2].token().clone()), None, false).expect("nothing is missing");
+    let end = window
+        .join(&Place::After(events[2].token().clone()), &Wanted::everything(), false)
+        .expect("nothing is missing");
     let _ = events[0].json(JsonForm::Relaxed).expect("JSON");
     let floor = Place::After(token(&mark_data(9, 0)));
     let mut woken = window.subscribe();
@@ -306,10 +351,19 @@ fn a_restart_leaves_nothing_behind() {
     let _ = events[1].json(JsonForm::Relaxed).expect("JSON");
     assert_eq!(window.size(), (0, 0), "JSON included, also what is made later");
     for reader in 0..=end {
-        assert!(matches!(window.read(reader, None, 10, 10, &mut VecDeque::new()), Read::FellOff), "reader at {reader}");
+        assert!(
+            matches!(window.read(reader, &Wanted::everything(), false, (10, 10), &mut VecDeque::new()), Read::FellOff),
+            "reader at {reader}"
+        );
     }
-    let again = window.join(&floor, None, true).expect("it begins there");
-    assert!(again > end && matches!(window.read(again, None, 1, 1, &mut VecDeque::new()), Read::CaughtUp(..)));
+    let again = window.join(&floor, &Wanted::everything(), true).expect("it begins there");
+    assert!(
+        again > end
+            && matches!(
+                window.read(again, &Wanted::everything(), false, (1, 1), &mut VecDeque::new()),
+                Read::CaughtUp(..)
+            )
+    );
 }
 
 #[test]
@@ -333,7 +387,7 @@ fn an_event_larger_than_the_window_still_passes() {
     let large = event(&token_data(1, 1, 0), Some(1), 50_000);
     window.push(vec![large], start());
     let mut found = VecDeque::new();
-    assert!(matches!(window.read(0, None, 10, 10, &mut found), Read::Events(1)));
+    assert!(matches!(window.read(0, &Wanted::everything(), false, (10, 10), &mut found), Read::Events(1)));
     assert_eq!(found.len(), 1);
 }
 
@@ -342,7 +396,11 @@ fn settling_in_asks_for_the_newer_half() {
     let window = whole(1_000_000);
     let events: Vec<_> = (1..=10).map(|i| event(&token_data(i, 1, 0), Some(1), 90_000)).collect();
     window.push(events.clone(), start());
-    assert_eq!(window.join(&start(), None, false), Some(0));
-    assert_eq!(window.join(&start(), None, true), None, "900 KB of a 1 MB window are ahead");
-    assert_eq!(window.join(&Place::After(events[5].token().clone()), None, true), Some(6), "360 KB are");
+    assert_eq!(window.join(&start(), &Wanted::everything(), false), Some(0));
+    assert_eq!(window.join(&start(), &Wanted::everything(), true), None, "900 KB of a 1 MB window are ahead");
+    assert_eq!(
+        window.join(&Place::After(events[5].token().clone()), &Wanted::everything(), true),
+        Some(6),
+        "360 KB are"
+    );
 }

@@ -13,7 +13,7 @@ use crate::lane::catch_up::{PATIENCE, SLICE, TOGETHER};
 use crate::source::error::SourceError;
 use crate::source::place::Place;
 use crate::source::stream::Batch;
-use crate::window::Coverage;
+use crate::window::{Coverage, Wanted};
 
 /// What a lane is given.
 pub(super) type Answer = Result<Batch, SourceError>;
@@ -32,7 +32,7 @@ pub(super) struct Member {
     id: u64,
     /// What was given to the lane or is behind it; what it was not given is behind this place.
     place: Place,
-    query: Option<Document>,
+    wanted: Wanted,
     sender: mpsc::Sender<Answer>,
     /// The stream may still come to events that the lane has behind it.
     skipping: bool,
@@ -92,16 +92,10 @@ impl Pool {
     }
 
     /// Joins a stream at work that will come to `place`, or waits for one.
-    pub fn request(
-        &mut self,
-        place: Place,
-        query: Option<Document>,
-        sender: mpsc::Sender<Answer>,
-        now: Instant,
-    ) -> u64 {
+    pub fn request(&mut self, place: Place, wanted: Wanted, sender: mpsc::Sender<Answer>, now: Instant) -> u64 {
         let id = self.next_id();
         let patience = (PATIENCE, now);
-        let member = Member { id, place, query, sender, skipping: true, alone: false, patience };
+        let member = Member { id, place, wanted, sender, skipping: true, alone: false, patience };
         let others_wait = !self.waiting.is_empty();
         match self.running.iter_mut().find(|group| group.takes(&member, others_wait, now)) {
             Some(group) => group.join(member),
@@ -145,12 +139,12 @@ impl Pool {
             member.skipping = true;
             member.patience = (PATIENCE, now);
         }
-        let coverage = Coverage::of(members.iter().map(|member| member.query.clone()));
+        let coverage = Coverage::of(members.iter().map(|member| member.wanted.clone()));
         let (id, wake) = (self.next_id(), Arc::new(Notify::new()));
         let opening = Opening {
             group: id,
             place: oldest.clone(),
-            filter: coverage.to_match(),
+            filter: coverage.to_match().cloned(),
             members: members.len(),
             wake: Arc::clone(&wake),
         };
@@ -278,7 +272,7 @@ impl Group {
             && lasts
             && u64::from(ahead) <= TOGETHER.as_secs()
             && member.place.is_covered_since(&self.reached)
-            && self.coverage.covers(member.query.as_ref())
+            && self.coverage.covers(&member.wanted)
     }
 
     fn join(&mut self, member: Member) {

@@ -37,6 +37,8 @@ struct World {
     letters: BTreeSet<usize>,
     /// How often a lane fell off the window, over all runs.
     falls: usize,
+    /// Events that the window passed over.
+    skipped: usize,
 }
 
 impl World {
@@ -45,10 +47,23 @@ impl World {
         let now = Instant::now();
         let config = narrow(&mut random);
         let stream = Stream::new(random.random_range(2_000..9_000));
-        let query = Match::EACH[random.random_range(0..3)];
+        let query = Match::EACH[random.random_range(0..4)];
         let run = Run::new(format!("seed {seed} run 1"), &config, query, &stream, &reached(0), now);
         let (fates, durable) = (Vec::new(), (reached(0), 0));
-        World { seed, random, now, config, stream, fates, run, runs: 1, durable, letters: BTreeSet::new(), falls: 0 }
+        World {
+            seed,
+            random,
+            now,
+            config,
+            stream,
+            fates,
+            run,
+            runs: 1,
+            durable,
+            letters: BTreeSet::new(),
+            falls: 0,
+            skipped: 0,
+        }
     }
 
     fn newest(&self) -> Timestamp64 {
@@ -108,6 +123,16 @@ impl World {
             };
             match self.run.reader.next(&self.stream, &read_to, &mut left_out) {
                 Some(Found::Event(event)) => self.run.take(event, newest, fates),
+                Some(Found::Skipped(count, place)) => {
+                    let all = self.stream.all.iter();
+                    let run: Vec<_> = all.filter(|e| read_to.is_behind(e) && !place.is_behind(e)).collect();
+                    let wrong = run.iter().find(|event| self.run.query.wants(event) || event.poison().is_some());
+                    assert!(wrong.is_none(), "seed {}: passed over {wrong:?}", self.seed);
+                    assert_eq!(run.len() as u64, count, "seed {}: passed over to {place}", self.seed);
+                    run.iter().for_each(|event| left_out(index(event)));
+                    self.skipped += run.len();
+                    self.run.engine.pass(place);
+                }
                 Some(Found::Reached(place)) => self.run.engine.pass(place),
                 None => return,
             }
@@ -226,7 +251,7 @@ impl World {
             self.saved();
         }
         let query =
-            if self.random.random_bool(0.5) { Match::EACH[self.random.random_range(0..3)] } else { self.run.query };
+            if self.random.random_bool(0.5) { Match::EACH[self.random.random_range(0..4)] } else { self.run.query };
         self.begin_run(query);
     }
 
@@ -297,6 +322,7 @@ struct Sum {
     runs: usize,
     falls: usize,
     letters: usize,
+    skipped: usize,
 }
 
 fn run_seeds(seeds: Range<u64>) -> Sum {
@@ -311,6 +337,7 @@ fn run_seeds(seeds: Range<u64>) -> Sum {
         sum.runs += world.runs;
         sum.falls += world.falls;
         sum.letters += world.letters.len();
+        sum.skipped += world.skipped;
     }
     sum
 }
@@ -324,5 +351,6 @@ fn nothing_is_lost_and_nothing_is_out_of_order_whatever_happens() {
         let seeds = part as usize;
         println!("{} events, {} runs, {} falls, {} letters", sum.events, sum.runs, sum.falls, sum.letters);
         assert!(sum.events > 20 * seeds && sum.runs > 2 * seeds && sum.falls > seeds / 2 && sum.letters > seeds / 2);
+        assert!(sum.skipped > seeds / 5, "{} events were passed over", sum.skipped);
     }
 }

@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::event::fixture::{mark_data, token};
 use crate::lane::tests::settings::{Match, index};
 use crate::source::place::Place;
-use crate::window::{Coverage, Read, Window};
+use crate::window::{self, Coverage, Read, Window};
 
 /// Events of a catch-up stream in one reply.
 const REPLY_EVENTS: usize = 4;
@@ -42,7 +42,8 @@ impl Stream {
 }
 
 fn window(bytes: u64, from: usize) -> Window {
-    Window::new(bytes, reached(from), Coverage::everything())
+    // Of outputs with all the queries there are, one of which wants everything.
+    Window::new(bytes, reached(from), Coverage::of(Match::EACH.map(Match::query)))
 }
 
 /// The place behind the first `count` events.
@@ -59,7 +60,7 @@ enum From {
 /// One lane's place in the stream.
 pub struct Reader {
     from: From,
-    buffer: VecDeque<Arc<Event>>,
+    buffer: VecDeque<window::Found>,
     joined_at: Option<Place>,
     reached: Option<Place>,
     query: Match,
@@ -70,6 +71,7 @@ pub struct Reader {
 /// What the reader found.
 pub enum Found {
     Event(Arc<Event>),
+    Skipped(u64, Place),
     Reached(Place),
 }
 
@@ -85,32 +87,39 @@ impl Reader {
     /// The next thing. `left_out` gets what the server's own `$match` left out.
     pub fn next(&mut self, stream: &Stream, read_to: &Place, left_out: &mut dyn FnMut(usize)) -> Option<Found> {
         loop {
-            if let Some(event) = self.buffer.pop_front() {
-                if self.joined_at.as_ref().is_some_and(|place| !place.is_behind(&event)) {
+            if let Some(found) = self.buffer.pop_front() {
+                let (window::Found::Event(event) | window::Found::Skipped(_, event)) = &found;
+                if self.joined_at.as_ref().is_some_and(|place| !place.is_behind(event)) {
                     continue;
                 }
                 self.joined_at = None;
-                return Some(Found::Event(event));
+                return Some(match found {
+                    window::Found::Event(event) => Found::Event(event),
+                    window::Found::Skipped(count, last) => Found::Skipped(count, Place::After(last.token().clone())),
+                });
             }
             if let Some(reached) = self.reached.take() {
                 self.try_join(stream, &reached, true);
                 return Some(Found::Reached(reached));
             }
             match &mut self.from {
-                From::Window(seq) => match stream.window.read(*seq, None, 3, 2_000, &mut self.buffer) {
-                    Read::Events(next) => *seq = next,
-                    Read::CaughtUp(next, reached) => {
-                        *seq = next;
-                        if reached == *read_to || !reached.is_covered_since(read_to) {
-                            return None;
+                From::Window(seq) => {
+                    let (wanted, all) = (self.query.query().into(), self.joined_at.is_some());
+                    match stream.window.read(*seq, &wanted, all, (3, 2_000), &mut self.buffer) {
+                        Read::Events(next) => *seq = next,
+                        Read::CaughtUp(next, reached) => {
+                            *seq = next;
+                            if reached == *read_to || !reached.is_covered_since(read_to) {
+                                return None;
+                            }
+                            return Some(Found::Reached(reached));
                         }
-                        return Some(Found::Reached(reached));
+                        Read::FellOff => {
+                            self.falls += 1;
+                            self.from = From::CatchUp;
+                        }
                     }
-                    Read::FellOff => {
-                        self.falls += 1;
-                        self.from = From::CatchUp;
-                    }
-                },
+                }
                 From::CatchUp => {
                     if self.try_join(stream, read_to, true) {
                         continue;
@@ -122,7 +131,7 @@ impl Reader {
                     }
                     for event in &stream.all[start..end] {
                         if self.query.wants(event) {
-                            self.buffer.push_back(Arc::clone(event));
+                            self.buffer.push_back(window::Found::Event(Arc::clone(event)));
                         } else {
                             left_out(index(event));
                         }
@@ -135,7 +144,7 @@ impl Reader {
 
     fn try_join(&mut self, stream: &Stream, place: &Place, settle_in: bool) -> bool {
         let live = matches!(self.from, From::Window(_));
-        let joined = if live { None } else { stream.window.join(place, None, settle_in) };
+        let joined = if live { None } else { stream.window.join(place, &self.query.query().into(), settle_in) };
         if let Some(seq) = joined {
             self.from = From::Window(seq);
             self.joined_at = Some(place.clone());

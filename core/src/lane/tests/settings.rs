@@ -66,18 +66,24 @@ pub enum Match {
     SomeDocuments,
     /// Cannot be decided on a stub.
     WithPadding,
+    /// Decided by the head: the window passes over the others.
+    Orders,
 }
 
 impl Match {
-    pub const EACH: [Match; 3] = [Match::All, Match::SomeDocuments, Match::WithPadding];
+    pub const EACH: [Match; 4] = [Match::All, Match::SomeDocuments, Match::WithPadding, Match::Orders];
+
+    pub fn query(self) -> Option<Document> {
+        match self {
+            Match::All => None,
+            Match::SomeDocuments => Some(doc! { "documentKey._id": { "$in": [0, 1, 2] } }),
+            Match::WithPadding => Some(doc! { "fullDocument.padding": { "$exists": true } }),
+            Match::Orders => Some(doc! { "ns.coll": "orders" }),
+        }
+    }
 
     pub fn matcher(self) -> Option<Matcher> {
-        let query: Document = match self {
-            Match::All => return None,
-            Match::SomeDocuments => doc! { "documentKey._id": { "$in": [0, 1, 2] } },
-            Match::WithPadding => doc! { "fullDocument.padding": { "$exists": true } },
-        };
-        Some(Matcher::compile(&query).expect("a query"))
+        self.query().map(|query| Matcher::compile(&query).expect("a query"))
     }
 
     pub fn wants(self, event: &Event) -> bool {
@@ -86,6 +92,7 @@ impl Match {
             Match::All => true,
             Match::SomeDocuments => id.is_some_and(|id| id < 3),
             Match::WithPadding => id.is_some() || event.poison().is_some(),
+            Match::Orders => event.coll() == "orders",
         }
     }
 }
@@ -99,11 +106,12 @@ pub fn id(event: &Event) -> Option<i32> {
 pub fn event(second: u32, id: Option<i32>, large: bool, poison: bool) -> Arc<Event> {
     let made = || {
         let data = token_data(second, 1, 0);
+        let collection = if id.is_some_and(|id| id % 2 == 1) { "carts" } else { "orders" };
         if !poison {
-            return fixture::event(&data, id, if large { 400 } else { 0 });
+            return fixture::event_in(collection, &data, id, if large { 400 } else { 0 });
         }
         let mut stub =
-            doc! { "_id": { "_data": data }, "operationType": "update", "ns": { "db": "shop", "coll": "orders" } };
+            doc! { "_id": { "_data": data }, "operationType": "update", "ns": { "db": "shop", "coll": collection } };
         if let Some(id) = id {
             stub.insert("documentKey", doc! { "_id": id });
         }

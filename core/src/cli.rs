@@ -40,7 +40,7 @@ pub enum Command {
     /// Deliver, until SIGTERM or SIGINT.
     Run(ConfigFile),
     /// Check the config, the plugins and their options, without contacting MongoDB.
-    Check(ConfigFile),
+    Check(check::CheckArgs),
     /// What every output of the running daemon is doing.
     Status(operate::StatusArgs),
     /// Pause and resume outputs.
@@ -126,7 +126,7 @@ pub fn begin() -> Next {
                 Err(error) => Next::Exit(refuse(&error)),
             }
         }
-        Command::Check(ConfigFile { config }) => Next::Exit(check::check(&config)),
+        Command::Check(args) => Next::Exit(check::check(&args)),
         Command::Status(args) => Next::Exit(operate::status(&args)),
         Command::Output { command } => Next::Exit(operate::output(&command)),
         Command::Checkpoint { command } => Next::Exit(operate::checkpoint(&command)),

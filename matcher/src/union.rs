@@ -208,7 +208,14 @@ fn coarsened(branches: &[Branch], fates: &[Fate], level: Level, chosen: &[usize]
         add_boxed(&mut coarse, Branch { terms, queries: branch.queries.clone() });
     }
     all.extend(coarse);
-    (simplify(all), fates)
+    let all = simplify(all);
+    // What is let through by a coarse branch, or has become part of one, is no longer told from it.
+    for branch in
+        all.iter().filter(|branch| branch.queries.iter().any(|query| fates[*query].coarsened)).collect::<Vec<_>>()
+    {
+        branch.queries.iter().for_each(|query| fates[*query].coarsened = true);
+    }
+    (all, fates)
 }
 
 /// Put together with the one on the same fields: the values of each field in one `$in`.

@@ -27,8 +27,8 @@ async fn the_server_filters_for_the_lane_alone() {
     let mongod = Mongod::start().await;
     let folder = tempfile::tempdir().expect("temporary folder");
     let daemon = Daemon::start(folder.path(), &text(&mongod)).await;
-    let [red, blue] = ["red", "blue"].map(|color| doc! { "fullDocument.color": color });
-    let both = doc! { "$or": [red.clone(), blue] };
+    let red = doc! { "fullDocument.color": "red" };
+    let both = doc! { "fullDocument.color": { "$in": ["red", "blue"] } };
     wait_for_change_stream(&mongod, &both, DEADLINE).await;
 
     let orders = mongod.client().database("shop").collection::<Document>("orders");

@@ -1,7 +1,11 @@
 //! `tailwater check`: everything that can be known to be wrong before MongoDB is contacted, all of it at once.
 
-use std::path::Path;
+mod explain;
+
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+use clap::Args;
 
 use super::{EXIT_USAGE, refuse};
 use crate::config::Config;
@@ -9,6 +13,17 @@ use crate::lane::config::{Backlog, Keep};
 use crate::output::{plugin_folder, prepare};
 use crate::source::config::FullDocument;
 use bson::{Bson, Document};
+
+/// `tailwater check …`
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The config file.
+    #[arg(long, value_name = "FILE", default_value = "config.toml")]
+    pub config: PathBuf,
+    /// Also show what MongoDB is asked to filter, and what is left to each output.
+    #[arg(long)]
+    pub explain: bool,
+}
 
 /// What was found in a config that could be read.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -21,8 +36,10 @@ struct Findings {
     problems: Vec<String>,
 }
 
-/// Checks a config file, its plugins, their options and every `match`. Exit code 64 when something is wrong.
-pub fn check(path: &Path) -> ExitCode {
+/// Checks a config file, its plugins, their options and every `match`. Exit code 64 when something is wrong; then nothing is
+/// explained.
+pub fn check(args: &CheckArgs) -> ExitCode {
+    let path = &args.config;
     let config = match Config::load(path) {
         Ok(config) => config,
         Err(error) => return refuse(&error),
@@ -42,6 +59,9 @@ pub fn check(path: &Path) -> ExitCode {
         eprintln!("tailwater: {}: {line}", path.display());
     }
     if findings.problems.is_empty() {
+        if args.explain {
+            print!("{}", explain::explain(&config));
+        }
         println!("ok");
         ExitCode::SUCCESS
     } else {

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use self::decode::Decoder;
-pub use self::options::StreamOptions;
 use self::options::{Shape, Start};
+pub use self::options::{StreamOptions, filter_stage};
 use self::reader::{Broken, Reader};
 use self::too_large::{TooLarge, is_unreadable};
 use crate::backoff::Backoff;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bson::{Document, RawDocumentBuf};
 use tailwater_match::head::Heads;
-use tailwater_match::union::Union;
+use tailwater_match::union::{Fate, Union};
 
 use crate::event::Event;
 
@@ -106,6 +106,13 @@ impl Coverage {
     /// The union as one query for `$match`; `None` where no `$match` is needed, or none would pay.
     pub fn to_match(&self) -> Option<&Document> {
         if self.0.everything { None } else { self.0.union.to_match() }
+    }
+
+    /// What became of the reader's query on the way to the server; `None` where it wants everything, or is not one of those this is for.
+    pub fn fate(&self, wanted: &Wanted) -> Option<&Fate> {
+        let own = wanted.0.as_ref()?;
+        let at = self.0.different.iter().position(|query| query == own)?;
+        self.0.union.fates().get(at)
     }
 
     /// The server is asked for the same events.

@@ -29,13 +29,28 @@ pub struct StreamOptions {
     pub show_expanded_events: bool,
     /// The operator's own stages.
     pub pipeline: Vec<Document>,
-    /// `$match` of the outputs this stream is for; `None` = all events.
+    /// `$match` of the outputs this stream is for; `None` = all events. It may let more through than they want: of an event that
+    /// cannot be sent, a stub may come that none of them would have had.
     pub filter: Option<Document>,
     /// The server splits events that are too large for one reply. Alike for all streams on a deployment: tokens of a stream with
     /// the split stage have another format.
     pub splits: bool,
     /// Events asked for in one reply.
     pub batch_size: u32,
+}
+
+/// The stage that leaves out what no output wants. Without the invalidate event the stream would end without a word.
+///
+/// In this form the server takes the whole disjunction apart and looks at it on its oplog, before it makes an event (6.0.5; the
+/// invalidate event has no entry there).
+pub fn filter_stage(filter: &Document) -> Document {
+    let invalidate = Bson::Document(doc! { "operationType": "invalidate" });
+    let mut any = vec![invalidate];
+    match filter.get("$or") {
+        Some(Bson::Array(branches)) if filter.len() == 1 => any.extend(branches.iter().cloned()),
+        _ => any.push(filter.clone().into()),
+    }
+    doc! { "$match": { "$or": any } }
 }
 
 /// Where a cursor begins.
@@ -106,10 +121,7 @@ impl StreamOptions {
         pipeline.extend(self.scope.filter.iter().map(|filter| doc! { "$match": filter.clone() }));
         if shape != Shape::StubOfAny {
             pipeline.extend(self.pipeline.iter().cloned());
-            // Without the invalidate event the stream would end without a word.
-            pipeline.extend(self.filter.iter().map(|filter| {
-                doc! { "$match": { "$or": [ { "operationType": "invalidate" }, filter.clone() ] } }
-            }));
+            pipeline.extend(self.filter.iter().map(filter_stage));
         }
         if shape != Shape::Whole {
             let fields: Document = STUB_FIELDS.iter().map(|field| ((*field).to_owned(), Bson::Int32(1))).collect();

@@ -232,7 +232,7 @@ mod tests {
     use mongodb::options::ClientOptions;
 
     use super::*;
-    use crate::event::fixture::{event, token, token_data};
+    use crate::event::fixture::{event, event_in, token, token_data};
     use crate::lane::catch_up::metrics::CatchUpMetrics;
     use crate::source::scope::Scope;
     use crate::source::stream::StreamOptions;
@@ -285,6 +285,25 @@ mod tests {
         window.push((4..=8).map(|time| event(&token_data(time, 1, 0), Some(1), 0)).collect(), at(9));
         assert_eq!(times(&mut intake, &at(5)), [6, 7, 8]);
         assert!(matches!(intake.next(&at(8)), Next::Reached(place) if place == at(9)));
+    }
+
+    #[tokio::test]
+    async fn what_the_window_passes_over_is_counted_behind_the_lanes_place_only() {
+        let query = doc! { "ns.coll": "orders" };
+        let floor = Place::From(Timestamp64(1));
+        let window = Arc::new(Window::new(1 << 20, floor, Coverage::of([query.clone(), doc! { "ns.coll": "carts" }])));
+        let mut intake = Intake::new(Arc::clone(&window), &at(3), Some(query), nowhere());
+        let cart = |time| event_in("carts", &token_data(time, 1, 0), Some(1), 0);
+        // The lane is ahead of the window: of what it has behind it nothing is said, wherever a run begins.
+        window.push((1..=4).map(cart).collect(), at(4));
+        assert!(matches!(intake.next(&at(3)), Next::Event(event) if event.coll() == "carts"), "the first is looked at");
+        assert!(matches!(intake.next(&at(4)), Next::Nothing));
+        window.push((5..=7).map(cart).chain([event(&token_data(8, 1, 0), Some(1), 0), cart(9)]).collect(), at(9));
+        let Next::Skipped(3, place) = intake.next(&at(4)) else { panic!("three carts") };
+        assert_eq!(place, at(7));
+        assert_eq!(times(&mut intake, &place), [8]);
+        window.push(Vec::new(), at(12));
+        assert!(matches!(intake.next(&at(9)), Next::Reached(place) if place == at(12)));
     }
 
     #[tokio::test]

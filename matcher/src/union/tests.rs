@@ -251,6 +251,10 @@ fn the_form_of_a_union() {
         &[doc! { "$and": [{ "a": 1 }, { "a": 2 }] }, doc! { "a": 3 }],
         Some(doc! { "$or": [{ "$and": [{ "a": 1 }, { "a": 2 }] }, { "a": 3 }] }),
     );
+    check(
+        &[doc! { "$and": [{ "a": 1 }, { "a": 2 }] }, doc! { "$and": [{ "a": 3 }, { "a": 2 }] }],
+        Some(doc! { "a": 2, "$or": [{ "a": 1 }, { "a": 3 }] }),
+    );
     check(&[doc! { "a": { "$in": [] } }, insert.clone()], Some(insert));
 }
 

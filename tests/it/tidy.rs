@@ -9,7 +9,7 @@ use tailwater::config::{self, Config};
 use tailwater::{admin, checkpoint, dead_letters, lane, plugin, source, window};
 
 /// Where Rust code lies; the root itself has `target`.
-const FOLDERS: [&str; 9] = ["core", "sdk", "raw", "matcher", "plugins", "examples", "tests", "bench", "xtask"];
+const FOLDERS: [&str; 10] = ["core", "sdk", "raw", "matcher", "plugins", "examples", "tests", "bench", "fuzz", "xtask"];
 
 const LINES_MAX: usize = 600;
 

@@ -1,8 +1,9 @@
 //! The project's own commands. `cargo xtask demo` shows Tailwater at work, `cargo xtask test` gets what the tests need and
-//! runs all of them, `cargo xtask bench` measures.
+//! runs all of them, `cargo xtask fuzz` tries made-up bytes, `cargo xtask bench` measures.
 
 mod bench;
 mod demo;
+mod fuzz;
 mod mongod;
 mod tests;
 mod tools;
@@ -34,6 +35,14 @@ enum Command {
     /// Measure against bare loops and peers; prints a table and writes it to bench/results
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Try the matcher, JSON and templates on bytes that a fuzzer makes up; needs a nightly toolchain
+    Fuzz {
+        /// How long in all; the targets share it
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Only this one: json, matcher or template
+        target: Option<String>,
+    },
     /// Print the path of the mongod the tests use, after fetching it where there is none
     Mongod {
         /// The one that splits large events (6.0.9 or later)
@@ -57,6 +66,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Demo(demo) => demo::run(&demo),
         Command::Test { filter } => tests::run(filter.as_deref()),
         Command::Bench(bench) => bench::run(bench),
+        Command::Fuzz { seconds, target } => fuzz::run(seconds, target.as_deref()),
         Command::Mongod { split } => {
             let mongod = if split { mongod::find_or_fetch_splitting()? } else { mongod::find_or_fetch()? };
             println!("{}", mongod.display());

@@ -1,6 +1,6 @@
 //! Documents over every type of BSON and its edge values, built byte by byte: most of the edges are what no library would write.
 
-use rand::{Rng, RngExt, rngs::StdRng};
+use rand::{Rng, RngExt};
 use tailwater_raw::kind;
 
 /// A value: its type, and its bytes as they stand in a document.
@@ -47,14 +47,14 @@ pub fn code_with_scope(code: &str, scope: &[u8]) -> Vec<u8> {
 }
 
 /// Makes documents. `takes` says which values are wanted; another is drawn for the rest.
-pub struct Generator<'a> {
-    pub rng: &'a mut StdRng,
+pub struct Generator<'a, R> {
+    pub rng: &'a mut R,
     pub takes: &'a dyn Fn(u8, &[u8]) -> bool,
     /// Whether names may be those of Extended JSON, which cannot be told from its tags when it is read back.
     pub tags: bool,
 }
 
-impl Generator<'_> {
+impl<R: Rng> Generator<'_, R> {
     /// A document of up to eight fields, with no name twice.
     pub fn document(&mut self, levels: u32) -> Vec<u8> {
         let mut fields: Vec<(String, Value)> = Vec::new();
@@ -73,7 +73,8 @@ impl Generator<'_> {
         document(&fields)
     }
 
-    fn value(&mut self, levels: u32) -> Value {
+    /// A value that the filter takes.
+    pub fn value(&mut self, levels: u32) -> Value {
         loop {
             let kind = self.kind(levels);
             let bytes = self.bytes(kind, levels);

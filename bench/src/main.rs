@@ -10,6 +10,7 @@ mod backlog_samples;
 mod bare;
 mod contender;
 mod daemon;
+mod event;
 mod latency;
 mod latency_report;
 mod load;
@@ -45,6 +46,8 @@ enum Command {
     Latency(latency::Arguments),
     /// A receiver that is limited and far behind beside one at full speed
     Backlog(backlog::Arguments),
+    /// JSON, match and template of one event, against the same on a `bson::Document`
+    Event(event::Arguments),
     /// The bare loop: reads raw batches and counts their documents
     Bare(bare::Arguments),
 }
@@ -56,6 +59,7 @@ fn main() -> anyhow::Result<()> {
         Command::Tail(arguments) => runtime.block_on(tail::run(arguments)),
         Command::Latency(arguments) => runtime.block_on(latency::run(arguments)),
         Command::Backlog(arguments) => runtime.block_on(backlog::run(arguments)),
+        Command::Event(arguments) => event::run(&arguments),
         Command::Bare(arguments) => runtime.block_on(bare::run(arguments)),
     }
 }

@@ -20,7 +20,8 @@ pub const WINDOW_MB: f64 = 16.0 * 1.048_576;
 
 /// Where and when a benchmark was run.
 pub struct Conditions {
-    mongod_version: String,
+    /// `None` where none takes part.
+    mongod_version: Option<String>,
     /// Of the machine, before the benchmark began.
     load_average: String,
     duration: Duration,
@@ -31,21 +32,29 @@ impl Conditions {
     pub async fn new(client: &Client, load_average: String, duration: Duration) -> Result<Conditions> {
         let build = client.database("admin").run_command(doc! { "buildInfo": 1 }).await;
         let build = build.context("ask mongod for its version")?;
-        Ok(Conditions { mongod_version: build.get_str("version")?.to_owned(), load_average, duration })
+        let mongod_version = Some(build.get_str("version")?.to_owned());
+        Ok(Conditions { mongod_version, load_average, duration })
+    }
+
+    /// Of a benchmark that needs none.
+    pub fn without_mongod(load_average: String, duration: Duration) -> Conditions {
+        Conditions { mongod_version: None, load_average, duration }
     }
 
     /// Two lines; the second goes on with what was measured.
     pub fn lines(&self, bench: &str) -> Result<String> {
         let now = time::OffsetDateTime::now_utc().format(&time::format_description::well_known::Rfc3339)?;
+        let versions = match &self.mongod_version {
+            Some(mongod) => format!("mongod {mongod}, Rust driver {}", locked_version("mongodb")?),
+            None => format!("bson {}, serde_json {}", locked_version("bson")?, locked_version("serde_json")?),
+        };
         Ok(format!(
-            "`cargo xtask bench {bench}`, {}, {}, {} cores, load average before {}, {} s.\nmongod {}, Rust driver {}.",
+            "`cargo xtask bench {bench}`, {}, {}, {} cores, load average before {}, {} s.\n{versions}.",
             now.get(..16).unwrap_or(&now).replace('T', " ") + " UTC",
             cpu_model(),
             std::thread::available_parallelism()?,
             self.load_average,
             self.duration.as_secs(),
-            self.mongod_version,
-            locked_version("mongodb")?,
         ))
     }
 }

@@ -13,6 +13,9 @@ const RUNS_MIN: usize = 7;
 /// A smaller backlog is no result.
 const BACKLOG: u64 = 500_000;
 
+/// Rounds of each run of `event`.
+const ROUNDS: usize = 1_000;
+
 /// Which benchmark.
 #[derive(Subcommand)]
 pub enum Bench {
@@ -59,17 +62,27 @@ pub enum Bench {
         #[arg(long, conflicts_with = "events")]
         quick: bool,
     },
+    /// JSON, match and template of one event, against the same on a `bson::Document`; needs no mongod; bench/results/event.md
+    Event {
+        /// How often all rounds are run
+        #[arg(long, default_value_t = RUNS_MIN)]
+        runs: usize,
+        /// 3 runs of 100 rounds, to try it; the table goes to the target folder
+        #[arg(long, conflicts_with = "runs")]
+        quick: bool,
+    },
 }
 
 /// Builds and measures.
 pub fn run(bench: Bench) -> Result<()> {
     let target = target_folder();
-    let mongod = mongod::find_or_fetch()?;
+    let mongod = if matches!(bench, Bench::Event { .. }) { None } else { Some(mongod::find_or_fetch()?) };
     build()?;
     let (name, is_result) = match bench {
         Bench::Tail { runs, quick, .. } => ("tail", !quick && runs >= RUNS_MIN),
         Bench::Latency { runs, quick, .. } => ("latency", !quick && runs >= RUNS_MIN),
         Bench::Backlog { events, quick, .. } => ("backlog", !quick && events >= BACKLOG),
+        Bench::Event { runs, quick } => ("event", !quick && runs >= RUNS_MIN),
     };
     let results = if is_result {
         workspace().join(format!("bench/results/{name}.md"))
@@ -78,8 +91,10 @@ pub fn run(bench: Bench) -> Result<()> {
     };
     let release = target.join("release");
     let mut command = Command::new(release.join("tailwater-bench"));
-    command.arg(name).arg("--mongod").arg(mongod).arg("--tailwater").arg(release.join("tailwater"));
-    command.arg("--results").arg(results);
+    command.arg(name).arg("--results").arg(results);
+    if let Some(mongod) = mongod {
+        command.arg("--mongod").arg(mongod).arg("--tailwater").arg(release.join("tailwater"));
+    }
     match bench {
         Bench::Tail { events, runs, quick } => {
             let (events, runs) = if quick { (20_000, 3) } else { (events, runs) };
@@ -100,6 +115,10 @@ pub fn run(bench: Bench) -> Result<()> {
             let events = if quick { 20_000 } else { events };
             command.args(["--events", &events.to_string()]);
             command.args(["--rate", &rate.to_string(), "--writes", &writes.to_string()]);
+        }
+        Bench::Event { runs, quick } => {
+            let (runs, rounds) = if quick { (3, 100) } else { (runs, ROUNDS) };
+            command.args(["--runs", &runs.to_string(), "--rounds", &rounds.to_string()]);
         }
     }
     let status = command.status().context("start tailwater-bench")?;

@@ -15,9 +15,9 @@ pub struct Arguments {
     /// Of the replica set
     #[arg(long)]
     uri: String,
-    /// Where the stream begins, in seconds since 1970
+    /// The stream's pipeline, as extended JSON
     #[arg(long)]
-    start: u32,
+    pipeline: String,
     /// How many events there are
     #[arg(long)]
     events: u64,
@@ -28,7 +28,7 @@ pub async fn run(arguments: Arguments) -> Result<()> {
     let client = Client::with_uri_str(&arguments.uri).await.context("connect to MongoDB")?;
     let database = client.database(stream::DATABASE);
     let cursor = database
-        .aggregate(stream::pipeline(arguments.start))
+        .aggregate(stream::from_json(&arguments.pipeline)?)
         .batch_size(stream::BATCH_SIZE)
         .max_await_time(Duration::from_millis(stream::AWAIT_MAX_MS))
         .batch();

@@ -31,10 +31,37 @@ pub fn hold_until_told(result: &LoopResult) -> Result<()> {
     Ok(())
 }
 
-/// The harness' side: one run of a loop.
-pub async fn run_loop(mut command: Command, mongod: &Mongod, limit: Duration) -> Result<Sample> {
-    let what = format!("{:?}", command.get_program());
+/// What a loop said of itself, and what the operating system said of it while it stayed.
+#[derive(Debug)]
+pub struct LoopRun {
+    pub result: LoopResult,
+    /// CPU of its process from its start, in seconds.
+    pub cpu_s: f64,
+    /// The most memory that was resident, in megabytes.
+    pub peak_mb: f64,
+}
+
+/// The harness' side: one run of a loop, per event.
+pub async fn run_loop(command: Command, mongod: &Mongod, limit: Duration) -> Result<Sample> {
     let mongod_cpu = Cpu::of(mongod.pid())?;
+    let (run, mongod_s) = watch_loop(command, limit, async || mongod_cpu.seconds_since(mongod.pid())).await?;
+    let LoopRun { result, cpu_s, peak_mb } = run;
+    Ok(Sample {
+        events_per_s: (result.events - result.first_events) as f64 / result.seconds,
+        cpu_us: cpu_s * 1e6 / result.events as f64,
+        mongod_cpu_us: mongod_s * 1e6 / result.events as f64,
+        peak_mb,
+        catch_ups: 0,
+    })
+}
+
+/// Lets a loop run; `at_end` is called when it has read all, before it ends.
+pub async fn watch_loop<T>(
+    mut command: Command,
+    limit: Duration,
+    at_end: impl AsyncFnOnce() -> Result<T>,
+) -> Result<(LoopRun, T)> {
+    let what = format!("{:?}", command.get_program());
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut process = Ended(command.spawn().with_context(|| format!("start {what}"))?);
     let stdout = process.0.stdout.take().context("piped")?;
@@ -50,17 +77,10 @@ pub async fn run_loop(mut command: Command, mongod: &Mongod, limit: Duration) ->
             return Err(anyhow!("{what} has not read all events within {limit:?}"));
         }
     };
-    let mongod_seconds = mongod_cpu.seconds_since(mongod.pid())?;
-    let result: LoopResult =
-        serde_json::from_str(&line).with_context(|| format!("{what} failed; it printed {line:?}"))?;
+    let seen = at_end().await?;
+    let result = serde_json::from_str(&line).with_context(|| format!("{what} failed; it printed {line:?}"))?;
     let pid = process.0.id();
-    Ok(Sample {
-        events_per_s: (result.events - result.first_events) as f64 / result.seconds,
-        cpu_us: Cpu::of(pid)?.seconds() * 1e6 / result.events as f64,
-        mongod_cpu_us: mongod_seconds * 1e6 / result.events as f64,
-        peak_mb: peak_resident_mb(pid)?,
-        catch_ups: 0,
-    })
+    Ok((LoopRun { result, cpu_s: Cpu::of(pid)?.seconds(), peak_mb: peak_resident_mb(pid)? }, seen))
 }
 
 /// Ends the process however the run ended.

@@ -212,7 +212,7 @@ impl Daemon {
     }
 
     /// The value of this counter for each output; empty while there is none.
-    fn metrics(&mut self, name: &str) -> Result<Vec<u64>> {
+    pub fn metrics(&mut self, name: &str) -> Result<Vec<u64>> {
         let Some((200, body)) = self.get("/metrics")? else { return Ok(Vec::new()) };
         let values = body.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{')?.rsplit_once(' '));
         values.map(|(_, value)| value.parse().with_context(|| format!("{name} is {value:?}"))).collect()

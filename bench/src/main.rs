@@ -18,6 +18,7 @@ mod mongod;
 mod paced;
 mod process;
 mod report;
+mod routing;
 mod statistics;
 mod stream;
 mod tail;
@@ -48,6 +49,8 @@ enum Command {
     Backlog(backlog::Arguments),
     /// JSON, match and template of one event, against the same on a `bson::Document`
     Event(event::Arguments),
+    /// 1, 10 and 100 outputs with a `match` each, with pushdown and without
+    Routing(routing::Arguments),
     /// The bare loop: reads raw batches and counts their documents
     Bare(bare::Arguments),
 }
@@ -60,6 +63,7 @@ fn main() -> anyhow::Result<()> {
         Command::Latency(arguments) => runtime.block_on(latency::run(arguments)),
         Command::Backlog(arguments) => runtime.block_on(backlog::run(arguments)),
         Command::Event(arguments) => event::run(&arguments),
+        Command::Routing(arguments) => runtime.block_on(routing::run(arguments)),
         Command::Bare(arguments) => runtime.block_on(bare::run(arguments)),
     }
 }

@@ -71,6 +71,19 @@ pub enum Bench {
         #[arg(long, conflicts_with = "runs")]
         quick: bool,
     },
+    /// 1, 10 and 100 outputs with a match each, with pushdown and without: mongod's CPU, bytes, our CPU and memory;
+    /// bench/results/routing.md
+    Routing {
+        /// How many events the history has
+        #[arg(long, default_value_t = 100_000)]
+        events: u64,
+        /// How often each contender runs
+        #[arg(long, default_value_t = RUNS_MIN)]
+        runs: usize,
+        /// 10,000 events and 2 runs, to try it; the table goes to the target folder
+        #[arg(long, conflicts_with_all = ["events", "runs"])]
+        quick: bool,
+    },
 }
 
 /// Builds and measures.
@@ -83,6 +96,7 @@ pub fn run(bench: Bench) -> Result<()> {
         Bench::Latency { runs, quick, .. } => ("latency", !quick && runs >= RUNS_MIN),
         Bench::Backlog { events, quick, .. } => ("backlog", !quick && events >= BACKLOG),
         Bench::Event { runs, quick } => ("event", !quick && runs >= RUNS_MIN),
+        Bench::Routing { runs, quick, .. } => ("routing", !quick && runs >= RUNS_MIN),
     };
     let results = if is_result {
         workspace().join(format!("bench/results/{name}.md"))
@@ -119,6 +133,10 @@ pub fn run(bench: Bench) -> Result<()> {
         Bench::Event { runs, quick } => {
             let (runs, rounds) = if quick { (3, 100) } else { (runs, ROUNDS) };
             command.args(["--runs", &runs.to_string(), "--rounds", &rounds.to_string()]);
+        }
+        Bench::Routing { events, runs, quick } => {
+            let (events, runs) = if quick { (10_000, 2) } else { (events, runs) };
+            command.args(["--events", &events.to_string(), "--runs", &runs.to_string()]);
         }
     }
     let status = command.status().context("start tailwater-bench")?;

@@ -9,6 +9,7 @@ pub mod gap;
 pub mod id;
 pub mod json;
 mod key;
+pub mod projection;
 mod row;
 mod scan;
 
@@ -17,13 +18,15 @@ use std::{
     num::NonZeroU64,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicI64, AtomicU8, Ordering},
+        atomic::{AtomicI64, AtomicU16, Ordering, fence},
     },
 };
 
 use bson::RawDocument;
 use tailwater_raw::Elements;
 
+use self::projection::shared::Shared;
+use self::projection::{Fingerprint, Projected, Projection};
 use self::scan::{Fields, Scan, Span};
 pub use self::{
     id::{EventId, EventIdError},
@@ -42,19 +45,27 @@ pub struct Event {
     /// Made when first asked for: an event that every output filters out never needs one.
     id: OnceLock<EventId>,
     /// One place for each [`JsonForm`].
-    json: [OnceLock<Result<Box<[u8]>, JsonError>>; JsonForm::ALL.len()],
+    json: [Slot; JsonForm::ALL.len()],
     /// Where the window that holds the event counts bytes of JSON.
     account: OnceLock<Arc<AtomicI64>>,
     /// Why the event cannot be delivered; then `raw` is a stub.
     poison: Option<Box<str>>,
-    /// Bits: a form was made (one each), [`ENTERED`], [`LEFT`]. Whoever sets a bit learns from the ones that stood before
-    /// which share of the bytes is theirs to add or to take away, so that each form is added once and taken away once.
-    window: AtomicU8,
+    /// The projection that it came out of.
+    projection: Option<Fingerprint>,
+    /// What came out of it by projections.
+    projected: Shared,
+    /// Bits: a text was made (one each), [`OWN_BYTES`], [`ENTERED`], [`LEFT`]. Whoever sets a bit learns from the ones that stood
+    /// before which share of the bytes is theirs to add or to take away, so that each text is added once and taken away once.
+    window: AtomicU16,
 }
 
-const FORMS: u8 = (1 << JsonForm::ALL.len()) - 1;
-const ENTERED: u8 = 1 << 6;
-const LEFT: u8 = 1 << 7;
+/// A text that is made when it is first asked for.
+type Slot = OnceLock<Result<Box<[u8]>, JsonError>>;
+
+/// What came out of a projection is in no ring: it counts with the event that is.
+const OWN_BYTES: u16 = 1 << 13;
+const ENTERED: u16 = 1 << 14;
+const LEFT: u16 = 1 << 15;
 
 impl Event {
     /// Copies a change event and notes where its top-level fields are; nothing below them is read, except `ns` and
@@ -87,7 +98,9 @@ impl Event {
             json: Default::default(),
             account: OnceLock::new(),
             poison: None,
-            window: AtomicU8::new(0),
+            projection: None,
+            projected: Shared::default(),
+            window: AtomicU16::new(0),
         })
     }
 
@@ -102,7 +115,7 @@ impl Event {
 
     /// A row of a snapshot, or a gap: its time says where it stands in the stream, not how old it is.
     pub fn is_ageless(&self) -> bool {
-        self.is_row() || self.operation_type() == gap::OPERATION_TYPE
+        self.is_row() || gap::is_gap(self)
     }
 
     /// Why the event cannot be delivered, if it is only a stub.
@@ -212,29 +225,96 @@ impl Event {
     /// # Errors
     /// When the BSON is damaged or nested too deep. A retry does not help.
     pub fn json(&self, form: JsonForm) -> Result<&[u8], JsonError> {
-        let slot = &self.json[form as usize];
-        let mut made = false;
-        let json = slot.get_or_init(|| {
-            made = true;
-            json::event(self.raw(), self.id(), form).map(Vec::into_boxed_slice)
-        });
-        if made {
-            let before = self.window.fetch_or(1 << form as u8, Ordering::AcqRel);
-            if before & (ENTERED | LEFT) == ENTERED {
-                self.add_to_account(1 << form as u8, 1);
-            }
-        }
-        json.as_deref().map_err(Clone::clone)
+        self.text_of(form as u32, &self.json[form as usize], || json::event(self.raw(), self.id(), form))
     }
 
-    /// Counts the event's JSON, what there is and what will be made, in `account` (bytes) until [`Event::leave_window`].
-    /// Only the first call has an effect.
+    /// The text in `slot`, whose bit is number `bit`, made by `make` where it is not there yet.
+    fn text_of<'a>(
+        &self,
+        bit: u32,
+        slot: &'a Slot,
+        make: impl FnOnce() -> Result<Vec<u8>, JsonError>,
+    ) -> Result<&'a [u8], JsonError> {
+        let mut made = false;
+        let text = slot.get_or_init(|| {
+            made = true;
+            make().map(Vec::into_boxed_slice)
+        });
+        if made {
+            let before = self.window.fetch_or(1 << bit, Ordering::AcqRel);
+            if before & (ENTERED | LEFT) == ENTERED {
+                self.add_to_account(1 << bit, 1);
+            }
+        }
+        text.as_deref().map_err(Clone::clone)
+    }
+
+    /// The event as `projection` leaves it: made by whoever asks first, shared by all who have an equal one. It has the token, the id,
+    /// the key and the times of this event; where it cannot be made, it is a stub with the reason.
+    pub fn projected(&self, projection: &Projection) -> &Arc<Event> {
+        let (event, made) = self.projected.get(projection.fingerprint(), || Arc::new(self.project(projection)));
+        if made {
+            // Either the window finds it there, or its coming and going is seen here; both do no harm.
+            fence(Ordering::SeqCst);
+            let window = self.window.load(Ordering::Acquire);
+            if let Some(account) = self.account.get().filter(|_| window & ENTERED != 0) {
+                event.enter_window(account);
+            }
+            if window & LEFT != 0 {
+                event.leave_window();
+            }
+        }
+        event
+    }
+
+    fn project(&self, projection: &Projection) -> Event {
+        let projected = projection.apply(self.raw()).map_err(|error| error.to_string()).and_then(|projected| {
+            let Projected { raw, withholds_key } = projected;
+            let raw = if withholds_key { projection::with_token(&raw, &self.token.without_key()) } else { raw };
+            Event::new(raw).map_err(|error| error.to_string())
+        });
+        let event = projected.unwrap_or_else(|error| {
+            let reason = format!("the event cannot be projected: {error}");
+            Event::from_poison(&projection::stub(self), reason).expect("made of what was read of an event")
+        });
+        Event {
+            key: self.key,
+            id: OnceLock::from(*self.id()),
+            fields: Fields {
+                wall_time_ms: self.fields.wall_time_ms,
+                in_transaction: self.fields.in_transaction,
+                ..event.fields
+            },
+            poison: self.poison.clone().or(event.poison),
+            projection: Some(projection.fingerprint()),
+            window: AtomicU16::new(OWN_BYTES),
+            ..event
+        }
+    }
+
+    /// An event that came out of a projection and was stored since: with the id that it had.
+    ///
+    /// # Errors
+    /// As [`Event::from_raw`].
+    pub fn from_projected(doc: &RawDocument, id: EventId, projection: Fingerprint) -> Result<Event, EventError> {
+        Ok(Event { id: OnceLock::from(id), projection: Some(projection), ..Event::from_raw(doc)? })
+    }
+
+    /// The projection that the event came out of.
+    pub fn projection(&self) -> Option<Fingerprint> {
+        self.projection
+    }
+
+    /// Counts the event's JSON, what there is and what will be made, in `account` (bytes) until [`Event::leave_window`]; and
+    /// what came and comes out of it by projections, with the JSON of that. Only the first call has an effect.
     pub fn enter_window(&self, account: &Arc<AtomicI64>) {
         if self.account.set(Arc::clone(account)).is_ok() {
             let before = self.window.fetch_or(ENTERED, Ordering::AcqRel);
             if before & LEFT == 0 {
                 self.add_to_account(before, 1);
             }
+            fence(Ordering::SeqCst);
+            self.projected.made().for_each(|event| event.enter_window(account));
         }
     }
 
@@ -245,15 +325,17 @@ impl Event {
         if before & (ENTERED | LEFT) == ENTERED {
             self.add_to_account(before, -1);
         }
+        fence(Ordering::SeqCst);
+        self.projected.made().for_each(|event| event.leave_window());
     }
 
-    /// Adds the sizes of the forms in `bits`, times `sign`.
-    fn add_to_account(&self, bits: u8, sign: i64) {
+    /// Adds the sizes of the texts in `bits`, times `sign`.
+    fn add_to_account(&self, bits: u16, sign: i64) {
         let Some(account) = self.account.get() else { return };
-        let made = JsonForm::ALL.into_iter().filter(|form| bits & FORMS & (1 << *form as u8) != 0);
-        let bytes: usize =
-            made.filter_map(|form| self.json[form as usize].get()?.as_ref().ok()).map(|json| json.len()).sum();
-        account.fetch_add(sign * bytes as i64, Ordering::Relaxed);
+        let made = self.json.iter().enumerate().filter(|(bit, _)| bits & (1 << bit) != 0);
+        let texts: usize = made.filter_map(|(_, slot)| slot.get()?.as_ref().ok()).map(|text| text.len()).sum();
+        let own = if bits & OWN_BYTES != 0 { self.bytes() } else { 0 };
+        account.fetch_add(sign * (texts + own) as i64, Ordering::Relaxed);
     }
 
     fn span(&self, span: Span) -> Option<&[u8]> {

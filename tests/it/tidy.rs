@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use tailwater::config::{self, Config};
-use tailwater::{admin, checkpoint, dead_letters, lane, plugin, source, window};
+use tailwater::{admin, checkpoint, dead_letters, event, lane, plugin, source, window};
 
 /// Where Rust code lies; the root itself has `target`.
 const FOLDERS: [&str; 10] = ["core", "sdk", "raw", "matcher", "plugins", "examples", "tests", "bench", "fuzz", "xtask"];
@@ -105,6 +105,7 @@ fn config_toml_names_every_key() {
         lane::config::RETRY_KEYS,
         lane::config::RATE_LIMIT_KEYS,
         lane::config::BACKLOG_KEYS,
+        event::projection::config::KEYS,
     ];
     let words: Vec<&str> = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
     let missing: Vec<_> = keys.concat().into_iter().filter(|key| !words.contains(key)).collect();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bson::{DateTime, RawDocumentBuf};
 
 use crate::config::entry::check_name;
+use crate::event::projection::Fingerprint;
 use crate::event::{Event, EventId};
 
 /// Why an event is a dead letter.
@@ -127,12 +128,14 @@ pub struct Stored {
     pub summary: Summary,
     /// The resume token document, unless it is very large.
     pub token: Option<RawDocumentBuf>,
+    /// The projection that the event came out of, if any.
+    pub projection: Option<Fingerprint>,
     /// The event as it was buried, or the stub; `None` when it was too large.
     pub event: Option<RawDocumentBuf>,
 }
 
 impl Stored {
-    /// The letter to deliver again, with its event as it came from the server.
+    /// The letter to deliver again, with its event as it was buried: as it came from the server, or as a projection left it.
     ///
     /// # Errors
     /// Why it cannot be delivered again, in words for an operator: it is kept only as a stub.
@@ -146,7 +149,12 @@ impl Stored {
             (Some(_), _) => {}
         }
         let raw = self.event.as_ref().expect("None was refused above");
-        let event = Event::from_raw(raw).map_err(|error| format!("its event cannot be read back: {error}"))?;
+        let event = match self.projection {
+            // The id was made of what the projection may have left out.
+            Some(projection) => Event::from_projected(raw, summary.key.id, projection),
+            None => Event::from_raw(raw),
+        };
+        let event = event.map_err(|error| format!("its event cannot be read back: {error}"))?;
         if *event.id() != summary.key.id {
             return Err(format!("its event cannot be made again: it would have the id {}", event.id()));
         }

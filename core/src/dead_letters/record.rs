@@ -1,13 +1,15 @@
 //! The document a dead letter is stored as, the same in both stores, and back. Knows no store.
 //!
 //! `_id` {name, output, id}, `kind`, `reason`, `attempts`, `operationType`, `ns`, `documentKey`, `token`, `event`, `stub`,
-//! `truncated`, `bytes`; the store adds `buriedAt` and `updatedAt`. `event` is the change event as a document, or as binary
+//! `truncated`, `bytes`, and `projection` where the event came out of one: its fingerprint; the store adds `buriedAt` and `updatedAt`.
+//! Letters of versions without projections have none. `event` is the change event as a document, or as binary
 //! where a document would not come back byte for byte.
 
 use bson::spec::BinarySubtype;
 use bson::{Binary, DateTime, RawBsonRef, RawDocument, RawDocumentBuf, cstr};
 
 use super::letter::{Kind, Letter, LetterKey, Stored, Summary};
+use crate::event::projection::Fingerprint;
 
 /// Longest reason that is kept.
 pub const REASON_BYTES_MAX: usize = 4 << 10;
@@ -97,6 +99,9 @@ fn head(name: &str, letter: &Letter) -> RawDocumentBuf {
     if is_aside(token) {
         document.append(cstr!("token"), token);
     }
+    if let Some(projection) = event.projection() {
+        document.append(cstr!("projection"), projection.text().as_str());
+    }
     document
 }
 
@@ -177,6 +182,10 @@ pub fn read(document: &RawDocument) -> Result<Stored, String> {
             stub: flag("stub")?,
         },
         token: document.get_document("token").ok().map(ToOwned::to_owned),
+        projection: match document.get("projection").map_err(|error| error.to_string())? {
+            None => None,
+            Some(found) => Some(found.as_str().and_then(Fingerprint::from_text).ok_or("projection is no fingerprint")?),
+        },
         event,
     })
 }
@@ -259,6 +268,36 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// What came out of a projection has another documentKey, and would have another id; a replay must see that it went through it.
+    #[test]
+    fn a_projected_event_keeps_its_id_and_its_projection() {
+        let projection = crate::event::projection::fixture("exclude = [\"documentKey\", \"fullDocument.padding\"]");
+        let whole = event(&token_data(7, 1, 2), Some(5), 10);
+        let projected = Arc::clone(whole.projected(&projection));
+        let letter = letter(Arc::clone(&projected));
+        for form in [Form::Document, Form::Binary] {
+            let record = Record::new("default", &letter, form);
+            assert!(!record.document.as_bytes().windows(7).any(|bytes| bytes == b"padding"));
+            let stored = stored(&record);
+            assert_eq!((stored.projection, &stored.summary.document_key), (Some(projection.fingerprint()), &None));
+            let back = stored.letter().expect("whole").event;
+            assert_eq!((back.id(), back.projection()), (whole.id(), Some(projection.fingerprint())));
+            assert_eq!(back.raw().as_bytes(), projected.raw().as_bytes());
+            // Without it, as in a letter of before, the id must be the event's.
+            let other = Stored { projection: None, ..stored };
+            assert!(other.letter().unwrap_err().contains("cannot be made again"));
+        }
+        let mut damaged = Record::new("default", &letter, Form::Document).document;
+        damaged.append(cstr!("buriedAt"), DateTime::from_millis(1));
+        damaged.append(cstr!("updatedAt"), DateTime::from_millis(2));
+        let text = projection.fingerprint().text();
+        let at = damaged.as_bytes().windows(32).position(|bytes| bytes == text.as_bytes()).expect("there");
+        let mut bytes = damaged.into_bytes();
+        bytes[at] = b'x';
+        let damaged = RawDocumentBuf::from_bytes(bytes).expect("BSON");
+        assert_eq!(read(&damaged).unwrap_err(), "projection is no fingerprint");
     }
 
     #[test]

@@ -28,6 +28,11 @@ pub fn event(from: Timestamp64, to: Timestamp64) -> Result<Event, EventError> {
     Event::from_raw(&gap)
 }
 
+/// Whether the event is one.
+pub fn is_gap(event: &Event) -> bool {
+    event.operation_type() == OPERATION_TYPE && !event.token().is_event()
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

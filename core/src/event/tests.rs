@@ -125,10 +125,11 @@ fn keys_stay_what_they_are() {
 
 #[test]
 fn account_follows_the_json_exactly() {
+    let projections = ["exclude = [\"wallTime\"]", "exclude = [\"lsid\"]"].map(projection::fixture);
     for round in 0..2_000 {
         let event = Arc::new(insert(round));
         let account = Arc::new(AtomicI64::new(0));
-        let barrier = Arc::new(Barrier::new(5));
+        let barrier = Arc::new(Barrier::new(7));
         let run = |work: Box<dyn FnOnce(&Event) + Send>| {
             let (event, barrier) = (Arc::clone(&event), Arc::clone(&barrier));
             thread::spawn(move || {
@@ -140,6 +141,12 @@ fn account_follows_the_json_exactly() {
             .into_iter()
             .map(|form| run(Box::new(move |event| drop(event.json(form).map(<[u8]>::len)))))
             .collect();
+        for projection in &projections {
+            let projection = projection.clone();
+            threads.push(run(Box::new(move |event| {
+                let _ = event.projected(&projection).json(JsonForm::Plain).map(<[u8]>::len);
+            })));
+        }
         let of_window = Arc::clone(&account);
         threads.push(run(Box::new(move |event| event.enter_window(&of_window))));
         // Every second event leaves at some moment too.
@@ -150,8 +157,12 @@ fn account_follows_the_json_exactly() {
         })));
         threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
         let made: usize = JsonForm::ALL.into_iter().map(|form| event.json(form).expect("JSON").len()).sum();
+        let projected = projections.iter().map(|projection| {
+            let event = event.projected(projection);
+            event.bytes() + event.json(JsonForm::Plain).expect("JSON").len()
+        });
         if round % 2 == 1 {
-            assert_eq!(account.load(Ordering::Relaxed), made as i64);
+            assert_eq!(account.load(Ordering::Relaxed), (made + projected.sum::<usize>()) as i64);
         }
         event.leave_window();
         event.leave_window();

@@ -1,5 +1,6 @@
 //! `[outputs.NAME]`: one output, without what its plugin alone understands.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bson::Document;
@@ -8,6 +9,7 @@ use crate::config::document::{document, json};
 use crate::config::error::ConfigError;
 use crate::config::section::Section;
 use crate::event::JsonForm;
+use crate::event::projection::{self, Projection};
 
 /// The keys of `[outputs.NAME]`.
 pub const KEYS: &[&str] = &[
@@ -20,6 +22,7 @@ pub const KEYS: &[&str] = &[
     "ahead_max",
     "in_flight_bytes_max",
     "json",
+    "project",
     "retry",
     "rate_limit",
     "backlog",
@@ -64,6 +67,8 @@ pub struct Config {
     pub in_flight_bytes_max: u64,
     /// How events look as JSON. Default relaxed.
     pub json: JsonForm,
+    /// What of each event the output is given; `None` is all of it.
+    pub project: Option<Arc<Projection>>,
     /// How long to wait before delivering again, and when to give up.
     pub retry: Retry,
     /// At most this many events; `None` is no limit.
@@ -184,6 +189,10 @@ impl Config {
             ahead_max: section.integer("ahead_max", 1..=10_000_000, 10_000)?,
             in_flight_bytes_max: section.bytes("in_flight_bytes_max", 64 << 10..=16 << 30, 16 << 20)?,
             json: section.choice("json", &forms, JsonForm::Relaxed)?,
+            project: match section.get("project") {
+                Some(entry) => Some(Arc::new(Projection::read(&entry.section(projection::config::KEYS)?)?)),
+                None => None,
+            },
             retry: Retry::read(&section.section("retry", RETRY_KEYS)?)?,
             rate_limit: section
                 .get("rate_limit")

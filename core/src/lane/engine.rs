@@ -16,7 +16,8 @@ use tailwater_match::Matcher;
 use crate::backoff::Backoff;
 use crate::config::units::format_duration;
 use crate::dead_letters::{Kind, Letter};
-use crate::event::{Event, EventId};
+use crate::event::projection::Projection;
+use crate::event::{Event, EventId, gap};
 use crate::lane::config::{Backlog, Config, Keep, OnReject, Ordering};
 use crate::lane::engine::effects::{Effects, HandOut, Refused, ReplayEnd, Taken};
 use crate::lane::rate::Bucket;
@@ -65,6 +66,7 @@ pub struct Engine {
     matcher: Option<Matcher>,
     /// `match` reads nothing that a stub has not.
     decides_stubs: bool,
+    projection: Option<Arc<Projection>>,
     wants_json: bool,
     settle: Settle,
     live: Schedule,
@@ -123,6 +125,7 @@ impl Engine {
             output: config.name.clone(),
             decides_stubs: matcher.as_ref().is_none_or(|matcher| stub::decides(matcher.query())),
             matcher,
+            projection: config.project.clone(),
             wants_json,
             settle: Settle::with_snapshot(place, snapshot),
             live: Schedule::new(ordering, backlog.keep, give_up_after),
@@ -185,8 +188,9 @@ impl Engine {
             self.settle.pass(Place::After(event.token().clone()));
             return Taken::TooOld;
         }
-        self.held += self.charge(&event);
         let ticket = self.settle.take(event.token());
+        let event = self.project(event);
+        self.held += self.charge(&event);
         match self.live.push(ticket, event) {
             Some(older) => {
                 self.settled(&older);
@@ -204,6 +208,17 @@ impl Engine {
     fn wants(&self, event: &Event) -> bool {
         let Some(matcher) = &self.matcher else { return true };
         (event.poison().is_some() && !self.decides_stubs) || matcher.matches(event.raw())
+    }
+
+    /// What the output is given of an event, from here on. A gap has nobody's values in it; what came back from the dead letters and went
+    /// through this projection before does not go through it again.
+    fn project(&self, event: Arc<Event>) -> Arc<Event> {
+        match &self.projection {
+            Some(projection) if event.projection() != Some(projection.fingerprint()) && !gap::is_gap(&event) => {
+                Arc::clone(event.projected(projection))
+            }
+            _ => event,
+        }
     }
 
     fn withhold(&self, newest: Timestamp64) -> Withhold {
@@ -494,6 +509,7 @@ impl Engine {
     /// Takes an event that was handed out `attempts` times before and is to be delivered once more, outside settle. Its end is
     /// reported under the ticket returned.
     pub fn replay(&mut self, event: Arc<Event>, attempts: u32) -> Ticket {
+        let event = self.project(event);
         self.replays_held += self.charge(&event);
         let ticket = self.next_replay;
         self.next_replay += 1;

@@ -23,7 +23,7 @@
 
 use std::{cmp::Ordering, fmt, sync::Arc};
 
-use bson::{RawDocument, Timestamp};
+use bson::{RawDocument, Timestamp, rawdoc};
 use tailwater_raw::{Elements, kind};
 
 /// A cluster time: seconds since 1970 in the upper 32 bits, the increment within the second in the lower ones.
@@ -171,6 +171,16 @@ impl Token {
         self.decoded.from_invalidate
     }
 
+    /// The same place in the stream without what names the document: cut behind the collection's UUID. No stream is resumed with it.
+    pub fn without_key(&self) -> Token {
+        let mut reader = Reader { digits: self.data().as_bytes() };
+        // It was decoded before; of what nobody knows to read, only the time is kept.
+        let end = reader.end_of_collection().map(|rest| &self.data()[..self.data().len() - rest]);
+        let data = end.map(|data| format!("{data}{END:02X}"));
+        let data = data.unwrap_or_else(|_| format!("82{:016X}2B0229296E04", self.position().time.0));
+        Token::from_document(&rawdoc! { "_data": data }).expect("written as it is read")
+    }
+
     /// Whether the event of this token is to be delivered when everything up to `other` has been.
     ///
     /// The positions decide. Where they are equal, `_data` decides between tokens of one format; where the formats differ
@@ -311,6 +321,28 @@ impl Reader<'_> {
             }
             found => Err(TokenError::FieldType { field, found }),
         }
+    }
+
+    /// How many digits are behind the collection's UUID, where there is one.
+    fn end_of_collection(&mut self) -> Result<usize, TokenError> {
+        self.timestamp("cluster time")?;
+        let format = self.integer("format")?;
+        if format != 0 {
+            self.integer("token type")?;
+        }
+        self.integer("txnOpIndex")?;
+        if format != 0 {
+            self.bool("fromInvalidate")?;
+        }
+        let field = "collection UUID";
+        let before = self.digits.len();
+        match self.byte(field)? {
+            // Its length and subtype, and the two halves.
+            BINARY => [2, 8, 8].iter().try_for_each(|len| self.big_endian(*len, field).map(drop))?,
+            NULL => {}
+            _ => return Ok(before),
+        }
+        Ok(self.digits.len())
     }
 
     fn bool(&mut self, field: &'static str) -> Result<bool, TokenError> {

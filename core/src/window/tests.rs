@@ -6,8 +6,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
-use crate::event::JsonForm;
 use crate::event::fixture::{event, event_in, mark_data, token, token_data};
+use crate::event::{JsonForm, projection};
 use crate::source::token::Timestamp64;
 
 const SEEDS: u64 = 200;
@@ -379,6 +379,27 @@ fn json_leaves_with_its_event() {
     let (left, bytes) = window.size();
     let last = event(&token_data(9, 1, 0), Some(1), 99_000).bytes();
     assert_eq!((left, bytes), (1, last), "what left takes its JSON along, and adds none later");
+}
+
+/// What comes out of projections is held by the event it came out of, and so by the window.
+#[test]
+fn projections_and_their_json_leave_with_their_event() {
+    let window = whole(100_000);
+    let projection = projection::fixture("exclude = [\"fullDocument._id\"]");
+    let events: Vec<_> = (1..=3).map(|i| event(&token_data(i, 1, 0), Some(1), 500)).collect();
+    let before = events[0].projected(&projection).bytes();
+    window.push(events.clone(), start());
+    let whole: usize = events.iter().map(|event| event.bytes()).sum();
+    assert_eq!(window.size().1, whole + before, "made before it came");
+    let inside = events[1].projected(&projection);
+    let json = inside.json(JsonForm::Relaxed).expect("JSON").len();
+    assert_eq!(window.size().1, whole + before + inside.bytes() + json, "made while it is here, once");
+    events[1].projected(&projection);
+    assert_eq!(window.size().1, whole + before + inside.bytes() + json);
+    window.restart(Place::After(token(&mark_data(9, 0))));
+    let late = events[2].projected(&projection);
+    let _ = (late.json(JsonForm::Plain).expect("JSON"), inside.json(JsonForm::Plain).expect("JSON"));
+    assert_eq!(window.size(), (0, 0));
 }
 
 #[test]

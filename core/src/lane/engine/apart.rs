@@ -24,9 +24,10 @@ impl Engine {
             self.settle.pass_row(row.range, row.id());
             return Taken::Filtered;
         }
-        self.held += self.charge(&row.event);
         let ticket = self.settle.take_row(row.range, row.id());
         let Row { event, .. } = row;
+        let event = self.project(event);
+        self.held += self.charge(&event);
         match self.live.push(ticket, event) {
             Some(older) => {
                 self.settled(&older);
@@ -57,5 +58,5 @@ impl Engine {
 
 /// A gap is told, not owed: an output that cannot carry it settles it, and it is among the dead letters anyway.
 pub(super) fn is_settled_when_refused(event: &Event) -> bool {
-    event.operation_type() == gap::OPERATION_TYPE
+    gap::is_gap(event)
 }

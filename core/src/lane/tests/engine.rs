@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::dead_letters::Kind;
+use crate::event::projection::{self, Fingerprint, Projection};
 use crate::event::{Event, RowHead, gap};
 use crate::lane::config::{Backlog, Config, Keep, OnReject, Ordering};
 use crate::lane::engine::effects::{Effects, ReplayEnd, Taken};
@@ -11,7 +12,7 @@ use crate::lane::engine::{Engine, LETTERS_MAX, Setup};
 use crate::lane::tests::reader::reached;
 use crate::lane::tests::settings::{defaults, event, index};
 use crate::plugin::{Verdict, Verdicts};
-use crate::snapshot::{RangeNumber, Read, Row};
+use crate::snapshot::{RangeNumber, Read, Row, RowId};
 use crate::source::place::Place;
 use crate::source::token::Timestamp64;
 
@@ -76,6 +77,12 @@ impl Case {
     fn answer(&mut self, after_s: u64, delivery: u64, verdict: Verdict) -> Effects {
         let now = self.start + Duration::from_secs(after_s);
         self.engine.complete(delivery, Verdicts::all(verdict), now, &mut || 1.0)
+    }
+
+    fn engine_projection() -> Fingerprint {
+        let mut config = defaults();
+        without_key(&mut config);
+        config.project.expect("one").fingerprint()
     }
 
     fn unsettled(&self) -> usize {
@@ -221,6 +228,81 @@ fn what_is_too_old_is_skipped_when_it_is_taken_and_when_it_would_leave() {
     assert_eq!(case.leave(1, &mut effects), Some((1, vec![(2, 2)])), "it was handed out before");
     case.answer(1, 1, Verdict::Ack);
     assert_eq!((case.leave(1, &mut effects), effects.too_old, case.unsettled()), (None, 1, 0));
+}
+
+fn without_key(config: &mut Config) {
+    config.project = Some(Arc::new(projection::fixture("exclude = [\"documentKey\", \"fullDocument._id\"]")));
+}
+
+/// From being taken on there is only what the projection leaves, whichever way the event came; `match` and settling see all of it.
+#[test]
+fn an_output_with_a_projection_is_given_nothing_else() {
+    let mut case = Case::new(without_key);
+    let whole = event(1, Some(1), false, false);
+    case.take(1, Some(1));
+    let head = RowHead::new(Timestamp64(1 << 32), "shop", "orders").expect("a head");
+    let row = Arc::new(Event::from_row(&head, bson::rawdoc! { "_id": 1 }.as_ref()).expect("a row"));
+    let read = Row { event: Arc::clone(&row), range: RangeNumber(0) };
+    let row_id = read.id();
+    case.engine.take_read(Read::Row(read));
+    assert_eq!(row_id, RowId::of(bson::rawdoc! { "_id": 1 }.as_ref()).expect("an id"), "progress is by the whole row");
+    let old = case.engine.replay(event(2, Some(2), false, false), 1);
+    let fingerprint = Some(Case::engine_projection());
+    let mut given = Vec::new();
+    while let Some(leaving) = case.engine.hand_out(case.start, case.newest(), &mut Effects::default()) {
+        for delivered in &leaving.batch {
+            let event = &delivered.event;
+            assert_eq!((event.projection(), event.document_key()), (fingerprint, None), "{event:?}");
+            assert!(event.full_document().is_none_or(|document| document.get("_id").expect("BSON").is_none()));
+            assert!(event.key().is_some());
+            given.push(*event.id());
+        }
+        case.answer(0, leaving.delivery, reject());
+    }
+    // The event and the row are of one document: what comes second comes again.
+    given.sort();
+    given.dedup();
+    let mut expected = [*whole.id(), *row.id(), *event(2, Some(2), false, false).id()];
+    expected.sort();
+    assert_eq!((given.as_slice(), old), (&expected[..], 0));
+    for letter in case.engine.letters(10) {
+        assert_eq!((letter.event.projection(), letter.event.document_key()), (fingerprint, None), "{letter:?}");
+    }
+    case.engine.buried(2);
+    assert_eq!((case.engine.held_bytes(), case.unsettled()), (0, 0));
+    assert_eq!(case.engine.settle().low_water(), &Place::After(whole.token().clone()), "the whole token");
+    // A gap is no change of anybody's document.
+    let gap = Arc::new(gap::event(Timestamp64(1 << 32), Timestamp64(9 << 32)).expect("a gap"));
+    case.engine.take_gap(Arc::clone(&gap), "lost".to_owned(), Place::After(gap.token().clone()), true);
+    assert!(case.engine.letters(1)[0].event.projection().is_none());
+}
+
+/// What came out of this projection before it was buried comes back as it is; out of another one, or of none, it goes through it.
+#[test]
+fn a_replay_is_not_projected_twice() {
+    let hashing = |key: &str| {
+        let text = format!("redact = {{ documentKey = \"hash\" }}\nhash_key = \"{key}\"");
+        Some(Arc::new(projection::fixture(&text)))
+    };
+    let letter = |projection: &Option<Arc<Projection>>| {
+        let buried = Arc::clone(event(2, Some(2), false, false).projected(projection.as_ref().expect("one")));
+        let (raw, id) = (buried.raw().to_owned(), *buried.id());
+        Event::from_projected(&raw, id, buried.projection().expect("one")).expect("an event")
+    };
+    let (ours, other) = (hashing("0123456789abcdef"), hashing("another key that is long enough"));
+    for (config, letter, changes) in
+        [(ours.clone(), letter(&ours), false), (ours.clone(), letter(&other), true), (None, letter(&ours), false)]
+    {
+        let mut case = Case::new(|output| output.project = config);
+        let before = letter.raw().to_owned();
+        case.engine.replay(Arc::new(letter), 1);
+        let leaving = case.engine.hand_out(case.start, case.newest(), &mut Effects::default()).expect("it leaves");
+        let given = &leaving.batch[0].event;
+        assert_eq!(given.raw().as_bytes() != before.as_bytes(), changes);
+        assert_eq!(given.id(), event(2, Some(2), false, false).id());
+        case.answer(0, leaving.delivery, Verdict::Ack);
+        assert_eq!(case.engine.held_bytes(), 0);
+    }
 }
 
 #[test]

@@ -193,6 +193,11 @@ impl Run {
         self.reconcile(newest, fates);
     }
 
+    /// What the output is given of an event, shared by all who look.
+    fn given<'e>(&self, event: &'e Arc<Event>) -> &'e Arc<Event> {
+        self.config.project.as_ref().map_or(event, |projection| event.projected(projection))
+    }
+
     fn is_too_old(&self, event: &Event, newest: Timestamp64) -> bool {
         let age = newest.seconds() - event.token().position().time.seconds();
         self.config.backlog.max_age.is_some_and(|max| Duration::from_secs(u64::from(age)) > max)
@@ -251,7 +256,7 @@ impl Run {
     /// The ticket of the event in `journeys`, if it is open there.
     fn find(&self, journeys: &Journeys, event: &Arc<Event>) -> Option<usize> {
         (journeys.first_open..journeys.all.len())
-            .find(|ticket| Arc::ptr_eq(&journeys.all[*ticket].event, event) && journeys.is_open(*ticket))
+            .find(|ticket| Arc::ptr_eq(self.given(&journeys.all[*ticket].event), event) && journeys.is_open(*ticket))
     }
 
     /// The number of a batch that the plugin has.
@@ -385,12 +390,12 @@ impl Run {
                 continue;
             }
             assert_eq!(settled, expected, "{context}: ticket {ticket}, {:?}, {:?}", journey.state, journey.event);
-            held += if settled { 0 } else { journey.event.bytes() };
+            held += if settled { 0 } else { self.given(&journey.event).bytes() };
         }
         assert_eq!(self.skips.0, self.skips.1, "{context}: what the engine tells of skips is not what it did");
         let open =
             self.replays.all[self.replays.first_unsettled..].iter().filter(|journey| journey.state != State::Settled);
-        let replayed: usize = open.map(|journey| journey.event.bytes()).sum();
+        let replayed: usize = open.map(|journey| self.given(&journey.event).bytes()).sum();
         assert_eq!(self.engine.held_bytes(), held + replayed, "{context}: bytes held");
         let most = self.config.in_flight_bytes_max as usize;
         assert!(held < most + EVENT_BYTES_MAX, "{context}: {held} bytes held");
@@ -451,7 +456,8 @@ impl Run {
 
     /// A letter is to be delivered once more. Not one whose event is on its way here by itself.
     pub fn replay(&mut self, event: &Arc<Event>) {
-        let (live, replays) = (self.find(&self.live, event), self.find(&self.replays, event));
+        let given = self.given(event);
+        let (live, replays) = (self.find(&self.live, given), self.find(&self.replays, given));
         let to_come = self.engine.settle().read_to().is_behind(event);
         if live.or(replays).is_none() && !to_come && self.engine.has_room_for_replay() {
             let ticket = self.engine.replay(Arc::clone(event), 1);

@@ -11,8 +11,8 @@ use rand::rngs::StdRng;
 use tailwater_match::Matcher;
 
 use crate::config::Config as File;
-use crate::event::Event;
 use crate::event::fixture::{self, token_data};
+use crate::event::{Event, projection};
 use crate::lane::config::{Backlog, Config, Keep, OnReject, Ordering, RateLimit};
 
 /// What makes an event: its second, its document, whether it is large, whether it is only a stub.
@@ -49,6 +49,10 @@ pub fn narrow(random: &mut StdRng) -> Config {
     config.rate_limit = random
         .random_bool(0.4)
         .then(|| RateLimit { per_second: random.random_range(20..400), burst: random.random_range(1..10) });
+    // Decided on the whole event, charged for what is left of it.
+    if random.random_bool(0.3) {
+        config.project = Some(Arc::new(projection::fixture("exclude = [\"fullDocument.padding\", \"documentKey\"]")));
+    }
     let latest = config.ordering == Ordering::Key && random.random_bool(0.5);
     config.backlog = Backlog {
         keep: if latest { Keep::LatestPerKey } else { Keep::All },

@@ -143,6 +143,22 @@ fn reads_integers_of_every_width() {
     }
 }
 
+/// `documentKey` as it is written into a token: the type of a document, then the name.
+const DOCUMENT_KEY: &str = "46646F63756D656E744B6579";
+
+#[test]
+fn a_token_without_its_key_is_at_the_same_place() {
+    for vector in vectors() {
+        let token = Token::from_document(&document(vector.data)).expect(vector.line);
+        let cut = token.without_key();
+        assert_eq!(cut.decoded, token.decoded, "{}", vector.line);
+        assert!(!cut.data().contains(DOCUMENT_KEY) && cut.data().len() <= 90, "{}", vector.line);
+        assert!(cut.document().get("_typeBits").expect("BSON").is_none());
+    }
+    assert!(vectors().iter().any(|vector| vector.data.contains(DOCUMENT_KEY)));
+    assert!(vectors().iter().any(|vector| vector.data.ends_with("460000000004") || vector.data.len() > 90));
+}
+
 #[test]
 fn damage_never_panics() {
     let seed = rand::random();
@@ -159,6 +175,7 @@ fn damage_never_panics() {
         let digits: String = bytes.iter().map(|b| format!("{b:02X}")).collect();
         if let Ok(token) = Token::from_document(&document(&digits)) {
             assert_eq!(token.data(), digits);
+            assert_eq!(token.without_key().position().time, token.position().time);
             assert!(token.is_after(&token.clone()) || token == token.clone());
         }
         let mut whole = document(&digits).into_bytes();

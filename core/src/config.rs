@@ -84,8 +84,8 @@ impl Config {
     fn read(top: &Section<'_>) -> Result<Config, ConfigError> {
         let source = source::config::Config::read(&top.section("source", source::config::KEYS)?)?;
         let grace = Duration::from_millis(1)..=Duration::from_secs(3600);
+        let name = top.get("name").map_or(Ok("default".to_owned()), |entry| entry.name())?;
         Ok(Config {
-            name: top.get("name").map_or(Ok("default".to_owned()), |entry| entry.name())?,
             shutdown_grace: top.duration("shutdown_grace", grace, Duration::from_secs(20))?,
             window: window::config::Config::read(&top.section("window", window::config::KEYS)?)?,
             checkpoint: checkpoint::config::Config::read(&top.section("checkpoint", checkpoint::config::KEYS)?)?,
@@ -94,18 +94,23 @@ impl Config {
             )?,
             admin: admin::config::Config::read(&top.section("admin", admin::config::KEYS)?)?,
             plugins: plugin::config::Config::read(&top.section("plugins", plugin::config::KEYS)?)?,
-            outputs: read_outputs(top, &source)?,
+            outputs: read_outputs(top, &name, &source)?,
+            name,
             source,
         })
     }
 }
 
-fn read_outputs(top: &Section<'_>, source: &source::config::Config) -> Result<Vec<lane::config::Config>, ConfigError> {
+fn read_outputs(
+    top: &Section<'_>,
+    deployment: &str,
+    source: &source::config::Config,
+) -> Result<Vec<lane::config::Config>, ConfigError> {
     let mut outputs = Vec::new();
     if let Some(tables) = top.get("outputs") {
         for (name, entry) in tables.free_section()?.entries() {
             check_name(&name).map_err(|message| entry.error(message))?;
-            let output = lane::config::Config::read(&name, &entry.section(lane::config::KEYS)?)?;
+            let output = lane::config::Config::read(deployment, &name, &entry.section(lane::config::KEYS)?)?;
             if let Some(key) = output.needs_full_documents().filter(|_| !source.has_full_documents()) {
                 return Err(entry.error(format!(
                     "{key} needs full documents, set source.full_document to \"update_lookup\" or \"when_available\""

@@ -3,6 +3,7 @@
 //! An event knows nothing of windows, lanes or outputs; the one thing it does for a window is to keep an account of the
 //! JSON it makes while it is in it.
 
+pub mod envelope;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod gap;
@@ -29,6 +30,7 @@ use self::projection::shared::Shared;
 use self::projection::{Fingerprint, Projected, Projection};
 use self::scan::{Fields, Scan, Span};
 pub use self::{
+    envelope::{Envelope, Shape},
     id::{EventId, EventIdError},
     json::{JsonError, JsonForm},
     row::RowHead,
@@ -46,6 +48,8 @@ pub struct Event {
     id: OnceLock<EventId>,
     /// One place for each [`JsonForm`].
     json: [Slot; JsonForm::ALL.len()],
+    /// The same for each [`Shape`] with an envelope: few events have one.
+    enveloped: OnceLock<Box<[Slot; Shape::ENVELOPED]>>,
     /// Where the window that holds the event counts bytes of JSON.
     account: OnceLock<Arc<AtomicI64>>,
     /// Why the event cannot be delivered; then `raw` is a stub.
@@ -96,6 +100,7 @@ impl Event {
             key: scan.key,
             id: OnceLock::new(),
             json: Default::default(),
+            enveloped: OnceLock::new(),
             account: OnceLock::new(),
             poison: None,
             projection: None,
@@ -209,6 +214,11 @@ impl Event {
         self.fields.wall_time_ms
     }
 
+    /// When the change was made, in milliseconds since 1970: `wallTime`, or the second of the cluster time.
+    pub fn time_ms(&self) -> i64 {
+        self.wall_time_ms().unwrap_or(i64::from(self.token.position().time.seconds()) * 1000)
+    }
+
     /// Whether the change was made in a transaction.
     pub fn in_transaction(&self) -> bool {
         self.fields.in_transaction
@@ -226,6 +236,16 @@ impl Event {
     /// When the BSON is damaged or nested too deep. A retry does not help.
     pub fn json(&self, form: JsonForm) -> Result<&[u8], JsonError> {
         self.text_of(form as u32, &self.json[form as usize], || json::event(self.raw(), self.id(), form))
+    }
+
+    /// The same in its envelope. `deployment` is the `name` of this process's configuration, the same in every call.
+    ///
+    /// # Errors
+    /// As [`Event::json`].
+    pub fn json_in(&self, shape: Shape, deployment: &str) -> Result<&[u8], JsonError> {
+        let Some(place) = shape.place() else { return self.json(shape.form) };
+        let slots = self.enveloped.get_or_init(Box::default);
+        self.text_of((self.json.len() + place) as u32, &slots[place], || envelope::write(self, shape, deployment))
     }
 
     /// The text in `slot`, whose bit is number `bit`, made by `make` where it is not there yet.
@@ -332,7 +352,8 @@ impl Event {
     /// Adds the sizes of the texts in `bits`, times `sign`.
     fn add_to_account(&self, bits: u16, sign: i64) {
         let Some(account) = self.account.get() else { return };
-        let made = self.json.iter().enumerate().filter(|(bit, _)| bits & (1 << bit) != 0);
+        let enveloped = self.enveloped.get().into_iter().flat_map(|slots| slots.iter());
+        let made = self.json.iter().chain(enveloped).enumerate().filter(|(bit, _)| bits & (1 << bit) != 0);
         let texts: usize = made.filter_map(|(_, slot)| slot.get()?.as_ref().ok()).map(|text| text.len()).sum();
         let own = if bits & OWN_BYTES != 0 { self.bytes() } else { 0 };
         account.fetch_add(sign * (texts + own) as i64, Ordering::Relaxed);

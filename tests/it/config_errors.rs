@@ -62,7 +62,7 @@ const CASES: &[Case] = &[
     case(
         BATCH,
         "zzz = 1",
-        "config.toml:7:1: unknown key \"outputs.live.zzz\", known here: plugin, match, ordering, concurrency, batch, timeout, ahead_max, in_flight_bytes_max, json, project, retry, rate_limit, backlog, on_reject, history_lost, enabled, options",
+        "config.toml:7:1: unknown key \"outputs.live.zzz\", known here: plugin, match, ordering, concurrency, batch, timeout, ahead_max, in_flight_bytes_max, json, envelope, project, retry, rate_limit, backlog, on_reject, history_lost, enabled, options",
     ),
     // Missing keys.
     case("plugin = \"stdout\"", "", "config.toml:5:1: outputs.live.plugin: missing, add plugin = \"stdout\""),

@@ -13,6 +13,12 @@ use super::EventId;
 /// The event's JSON.
 pub(super) fn event(raw: &RawDocument, id: &EventId, form: JsonForm) -> Result<Vec<u8>, JsonError> {
     let mut writer = Writer::new(form, form.capacity(raw.as_bytes().len()));
+    write(&mut writer, raw, id)?;
+    writer.finish()
+}
+
+/// The same at the end of what is there already.
+pub(super) fn write(writer: &mut Writer, raw: &RawDocument, id: &EventId) -> Result<(), JsonError> {
     writer.raw(b"{\"id\":\"");
     writer.raw(id.as_str().as_bytes());
     writer.raw(b"\"");
@@ -24,7 +30,7 @@ pub(super) fn event(raw: &RawDocument, id: &EventId, form: JsonForm) -> Result<V
         }
     }
     writer.raw(b"}");
-    writer.finish()
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use bson::Document;
 use crate::config::document::{document, json};
 use crate::config::error::ConfigError;
 use crate::config::section::Section;
-use crate::event::JsonForm;
 use crate::event::projection::{self, Projection};
+use crate::event::{Envelope, JsonForm, Shape};
 
 /// The keys of `[outputs.NAME]`.
 pub const KEYS: &[&str] = &[
@@ -22,6 +22,7 @@ pub const KEYS: &[&str] = &[
     "ahead_max",
     "in_flight_bytes_max",
     "json",
+    "envelope",
     "project",
     "retry",
     "rate_limit",
@@ -67,6 +68,10 @@ pub struct Config {
     pub in_flight_bytes_max: u64,
     /// How events look as JSON. Default relaxed.
     pub json: JsonForm,
+    /// What is put around that. Default nothing.
+    pub envelope: Envelope,
+    /// The deployment's name, for envelopes.
+    pub deployment: String,
     /// What of each event the output is given; `None` is all of it.
     pub project: Option<Arc<Projection>>,
     /// How long to wait before delivering again, and when to give up.
@@ -168,14 +173,15 @@ pub struct RateLimit {
 }
 
 impl Config {
-    /// Reads one output's table.
+    /// Reads one output's table. `deployment` is the file's `name`.
     ///
     /// # Errors
     /// A wrong or missing value, or two that contradict each other.
-    pub fn read(name: &str, section: &Section<'_>) -> Result<Config, ConfigError> {
+    pub fn read(deployment: &str, name: &str, section: &Section<'_>) -> Result<Config, ConfigError> {
         let (key, ms, minute) = ("timeout", Duration::from_millis, Duration::from_secs(60));
         let orders = [("key", Ordering::Key), ("strict", Ordering::Strict), ("none", Ordering::None)];
         let forms = [("relaxed", JsonForm::Relaxed), ("canonical", JsonForm::Canonical), ("plain", JsonForm::Plain)];
+        let envelopes = Envelope::ALL.map(|envelope| (envelope.word(), envelope));
         let rejects = [("dead_letter", OnReject::DeadLetter), ("skip", OnReject::Skip), ("stop", OnReject::Stop)];
         let losses = [("stop", HistoryLost::Stop), ("resume", HistoryLost::Resume)];
         let config = Config {
@@ -189,6 +195,8 @@ impl Config {
             ahead_max: section.integer("ahead_max", 1..=10_000_000, 10_000)?,
             in_flight_bytes_max: section.bytes("in_flight_bytes_max", 64 << 10..=16 << 30, 16 << 20)?,
             json: section.choice("json", &forms, JsonForm::Relaxed)?,
+            envelope: section.choice("envelope", &envelopes, Envelope::None)?,
+            deployment: deployment.to_owned(),
             project: match section.get("project") {
                 Some(entry) => Some(Arc::new(Projection::read(&entry.section(projection::config::KEYS)?)?)),
                 None => None,
@@ -209,6 +217,11 @@ impl Config {
         };
         config.cross_check(section)?;
         Ok(config)
+    }
+
+    /// How it wants its JSON.
+    pub fn shape(&self) -> Shape {
+        Shape { form: self.json, envelope: self.envelope }
     }
 
     /// The key, with its value, without effect unless update events carry the whole document; if there is one.

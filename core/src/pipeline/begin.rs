@@ -132,7 +132,8 @@ impl Beginning {
     /// One attempt. An output whose plugin did not start tries on by itself, or is stopped, while the others work.
     pub async fn start_plugin(&self, awaited: Option<Pending>) -> StartedPlugin {
         let (name, descriptor) = (self.name(), self.output.library.descriptor());
-        self.port.adopt(self.output.config.json, descriptor.broadcast);
+        let config = &self.output.config;
+        self.port.adopt(config.shape(), &config.deployment, descriptor.broadcast);
         let options = Arc::new(self.output.config.options.clone());
         let mut life = Life::new(self.output.library.clone(), Arc::clone(&self.port), options, awaited);
         let fatal = match life.change().await {

@@ -22,10 +22,10 @@ pub(super) struct Ports(std::sync::Mutex<HashMap<String, Arc<Port>>>);
 
 impl Ports {
     fn of(&self, output: &PreparedOutput) -> Arc<Port> {
-        let (name, form) = (&output.config.name, output.config.json);
+        let (name, shape) = (&output.config.name, output.config.shape());
         let mut ports = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let new = if output.library.descriptor().broadcast { Port::of_broadcast } else { Port::new };
-        let port = ports.entry(name.clone()).or_insert_with(|| new(name, form));
+        let port = ports.entry(name.clone()).or_insert_with(|| new(name, shape));
         port.set_configured(true);
         Arc::clone(port)
     }

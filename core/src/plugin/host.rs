@@ -98,17 +98,18 @@ unsafe extern "C" fn host_json(ctx: u64, token: u64, index: u32, form: u32, out:
         if out.is_null() {
             return TW_E_INVALID;
         }
-        let form = match form {
-            TW_JSON_CONFIGURED => port.form(),
-            TW_JSON_RELAXED => JsonForm::Relaxed,
-            TW_JSON_CANONICAL => JsonForm::Canonical,
-            TW_JSON_PLAIN => JsonForm::Plain,
+        let shape = match form {
+            // Only what the operator chose has an envelope: who asks for a form wants the event.
+            TW_JSON_CONFIGURED => port.shape(),
+            TW_JSON_RELAXED => JsonForm::Relaxed.into(),
+            TW_JSON_CANONICAL => JsonForm::Canonical.into(),
+            TW_JSON_PLAIN => JsonForm::Plain.into(),
             _ => return TW_E_INVALID,
         };
         // The text is made outside the token table's lock: it may take a while for a large event.
         let Some(batch) = port.batch(token) else { return TW_E_INVALID };
         let Some(event) = batch.event(index) else { return TW_E_INVALID };
-        match event.json(form) {
+        match event.json_in(shape, port.deployment()) {
             Ok(json) => {
                 // The bytes belong to the event, which the token table keeps until the token is completed.
                 // SAFETY: `out` is not null and the plugin vouches for a slice to write to.

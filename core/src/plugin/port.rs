@@ -2,7 +2,7 @@
 //! library is never unloaded and an abandoned instance may call at any time.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tailwater_abi::tw_host;
@@ -13,7 +13,7 @@ use super::host;
 use super::metrics::PluginMetrics;
 use super::tokens::{Taken, Tokens, Waiting};
 use super::verdict::Verdicts;
-use crate::event::JsonForm;
+use crate::event::Shape;
 
 /// One warning about late completions per this long and output; the counter has them all.
 const LATE_WARNING_INTERVAL: Duration = Duration::from_secs(10);
@@ -25,8 +25,10 @@ static PORTS: RwLock<Vec<Arc<Port>>> = RwLock::new(Vec::new());
 /// restarts of the instance and reloads of the config.
 pub struct Port {
     output: String,
-    /// A [`JsonForm`] as a number: a reload may change it between two instances.
-    form: AtomicU8,
+    /// A [`Shape`] as a number: a reload may change it between two instances.
+    shape: AtomicU8,
+    /// The deployment's name: one for the life of the process.
+    deployment: OnceLock<String>,
     host: HostRef,
     configured: AtomicBool,
     next_instance: AtomicU64,
@@ -51,22 +53,23 @@ unsafe impl Send for HostRef {}
 unsafe impl Sync for HostRef {}
 
 impl Port {
-    /// Registers a port. `form` is what [`TW_JSON_CONFIGURED`](tailwater_abi::TW_JSON_CONFIGURED) means to this output.
-    pub fn new(output: &str, form: JsonForm) -> Arc<Self> {
-        Self::register(output, form, false)
+    /// Registers a port. `shape` is what [`TW_JSON_CONFIGURED`](tailwater_abi::TW_JSON_CONFIGURED) means to this output.
+    pub fn new(output: &str, shape: impl Into<Shape>) -> Arc<Self> {
+        Self::register(output, shape.into(), false)
     }
 
     /// The port of a broadcast output, which may ask for history.
-    pub fn of_broadcast(output: &str, form: JsonForm) -> Arc<Self> {
-        Self::register(output, form, true)
+    pub fn of_broadcast(output: &str, shape: impl Into<Shape>) -> Arc<Self> {
+        Self::register(output, shape.into(), true)
     }
 
-    fn register(output: &str, form: JsonForm, broadcast: bool) -> Arc<Self> {
+    fn register(output: &str, shape: Shape, broadcast: bool) -> Arc<Self> {
         let mut ports = PORTS.write().unwrap_or_else(PoisonError::into_inner);
         let ctx = ports.len() as u64 + 1;
         let port = Arc::new(Self {
             output: output.to_owned(),
-            form: AtomicU8::new(form as u8),
+            shape: AtomicU8::new(shape.number()),
+            deployment: OnceLock::new(),
             host: HostRef(Box::leak(Box::new(host::services(ctx)))),
             configured: AtomicBool::new(true),
             next_instance: AtomicU64::new(1),
@@ -92,8 +95,9 @@ impl Port {
     }
 
     /// What the next instance is: between two instances, not while one is up.
-    pub fn adopt(&self, form: JsonForm, broadcast: bool) {
-        self.form.store(form as u8, Ordering::Relaxed);
+    pub fn adopt(&self, shape: Shape, deployment: &str, broadcast: bool) {
+        self.shape.store(shape.number(), Ordering::Relaxed);
+        self.deployment.get_or_init(|| deployment.to_owned());
         self.broadcast.store(broadcast, Ordering::Relaxed);
         self.wanted_history_ms.store(0, Ordering::Relaxed);
     }
@@ -141,9 +145,12 @@ impl Port {
         self.host.0
     }
 
-    pub(crate) fn form(&self) -> JsonForm {
-        let form = usize::from(self.form.load(Ordering::Relaxed));
-        JsonForm::ALL.get(form).copied().unwrap_or(JsonForm::Relaxed)
+    pub(crate) fn shape(&self) -> Shape {
+        Shape::of_number(self.shape.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn deployment(&self) -> &str {
+        self.deployment.get().map_or("default", String::as_str)
     }
 
     pub(crate) fn next_instance(&self) -> u64 {

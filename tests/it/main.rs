@@ -43,6 +43,7 @@ mod lease_holders;
 mod operate;
 mod oplog_window;
 mod plugin_faults;
+mod projection;
 mod pushdown;
 mod pusher_rate;
 mod rates_and_order;

@@ -244,3 +244,6 @@ fn whole(negative: bool, coefficient: u128, exponent: i32) -> Option<i64> {
     let magnitude = i128::try_from(coefficient).ok()?.checked_mul(factor)?;
     i64::try_from(if negative { -magnitude } else { magnitude }).ok()
 }
+
+#[cfg(test)]
+mod tests;

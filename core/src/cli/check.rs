@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::lane::config::{Backlog, Keep};
 use crate::output::{plugin_folder, prepare};
 use crate::source::config::FullDocument;
-use bson::{Bson, Document};
+use tailwater_match::Matcher;
 
 /// `tailwater check …`
 #[derive(Debug, Args)]
@@ -93,7 +93,8 @@ fn examine(config: &Config, folder: &Path) -> Findings {
             Err(problems) => findings.problems.extend(problems.iter().map(ToString::to_string)),
         }
         let read_late = config.source.full_document == FullDocument::UpdateLookup;
-        if read_late && output.query.as_ref().is_some_and(reads_full_document) {
+        let matcher = output.query.as_ref().and_then(|query| Matcher::compile(query).ok());
+        if read_late && matcher.is_some_and(|matcher| reads_full_document(&matcher)) {
             findings.warnings.push(format!(
                 "outputs.{name}.match: with source.full_document = \"update_lookup\" a match on fullDocument is decided \
                  when the event is read, not when it happened, so a restart may decide it otherwise; use \
@@ -104,18 +105,9 @@ fn examine(config: &Config, folder: &Path) -> Findings {
     findings
 }
 
-/// Whether a query looks into `fullDocument` at any depth of `$and`, `$or` and their like.
-fn reads_full_document(query: &Document) -> bool {
-    query.iter().any(|(key, value)| {
-        let path = key.split('.').next().unwrap_or_default();
-        let below = match value {
-            _ if path == "fullDocument" => return true,
-            Bson::Array(items) if key.starts_with('$') => items.iter().filter_map(Bson::as_document).collect(),
-            Bson::Document(inner) if key.starts_with('$') => vec![inner],
-            _ => Vec::new(),
-        };
-        below.into_iter().any(reads_full_document)
-    })
+/// Whether a query looks into `fullDocument`, however deep in `$and`, `$or` and their like.
+fn reads_full_document(matcher: &Matcher) -> bool {
+    matcher.fields().any(|field| field == "fullDocument")
 }
 
 #[cfg(test)]
@@ -130,12 +122,14 @@ mod tests {
             (doc! { "fullDocument.status": "open" }, true),
             (doc! { "fullDocument": { "$exists": true } }, true),
             (doc! { "$and": [{ "operationType": "insert" }, { "$or": [{ "fullDocument.a.b": 1 }] }] }, true),
+            (doc! { "$nor": [{ "fullDocument.a": { "$not": { "$gt": 1 } } }] }, true),
             (doc! { "fullDocumentBeforeChange.status": "open" }, false),
             (doc! { "operationType": "fullDocument" }, false),
             (doc! { "$or": [{ "ns.db": "fullDocument" }] }, false),
         ];
         for (query, expected) in table {
-            assert_eq!(reads_full_document(&query), expected, "{query}");
+            let matcher = Matcher::compile(&query).expect("a query");
+            assert_eq!(reads_full_document(&matcher), expected, "{query}");
         }
     }
 }

@@ -11,7 +11,7 @@ use super::error::ConfigError;
 
 /// The wrappers of MongoDB Extended JSON (specification `extended-json`) that stand for one value. `$regex` is not
 /// here: it is a query operator too, and the operator means the same.
-const EXTENDED: [&str; 12] = [
+const EXTENDED: [&str; 16] = [
     "$oid",
     "$date",
     "$numberInt",
@@ -24,6 +24,10 @@ const EXTENDED: [&str; 12] = [
     "$regularExpression",
     "$minKey",
     "$maxKey",
+    "$symbol",
+    "$code",
+    "$undefined",
+    "$dbPointer",
 ];
 
 /// A table as a BSON document. Dates become BSON dates, whole numbers the smallest BSON integer, and the wrappers of

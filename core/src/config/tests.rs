@@ -106,6 +106,57 @@ fn a_match_keeps_order_and_types() {
 }
 
 #[test]
+fn every_type_can_be_written_in_a_match() {
+    use bson::{Binary, Bson, DateTime, Decimal128, JavaScriptCodeWithScope, Regex, Timestamp, spec::BinarySubtype};
+    let oid = "0123456789abcdef01234567";
+    let uuid = bson::Uuid::parse_str("c8edabc3-f738-4ca3-b68d-ab92a91478a3").unwrap();
+    let regex = Regex { pattern: bson::cstr!("^a.b").into(), options: bson::cstr!("i").into() };
+    let scoped = JavaScriptCodeWithScope { code: "f()".into(), scope: doc! { "x": 1 } };
+    let date = |ms| Bson::DateTime(DateTime::from_millis(ms));
+    let table: [(&str, Bson); 22] = [
+        ("{ '$oid' = '0123456789abcdef01234567' }", bson::oid::ObjectId::parse_str(oid).unwrap().into()),
+        ("{ '$date' = '2026-01-31T00:00:00Z' }", date(1_769_817_600_000)),
+        ("{ '$date' = 2026-01-31T00:00:00Z }", date(1_769_817_600_000)),
+        ("{ '$date' = -1 }", date(-1)),
+        ("{ '$date' = { '$numberLong' = '-1' } }", date(-1)),
+        ("2026-01-31T01:00:00+01:00", date(1_769_817_600_000)),
+        ("{ '$numberInt' = '5' }", Bson::Int32(5)),
+        ("{ '$numberDouble' = '-Infinity' }", Bson::Double(f64::NEG_INFINITY)),
+        ("-inf", Bson::Double(f64::NEG_INFINITY)),
+        ("{ '$numberDecimal' = '1.50' }", "1.50".parse::<Decimal128>().unwrap().into()),
+        (
+            "{ '$binary' = { base64 = 'AQID', subType = '80' } }",
+            Binary { subtype: BinarySubtype::UserDefined(0x80), bytes: vec![1, 2, 3] }.into(),
+        ),
+        ("{ '$uuid' = 'c8edabc3-f738-4ca3-b68d-ab92a91478a3' }", uuid.into()),
+        ("{ '$timestamp' = { t = 3, i = 4 } }", Timestamp { time: 3, increment: 4 }.into()),
+        ("{ '$regularExpression' = { pattern = '^a.b', options = 'i' } }", Bson::RegularExpression(regex)),
+        ("{ '$minKey' = 1 }", Bson::MinKey),
+        ("{ '$maxKey' = 1 }", Bson::MaxKey),
+        ("{ '$symbol' = 's' }", Bson::Symbol("s".into())),
+        ("{ '$code' = 'f()' }", Bson::JavaScriptCode("f()".into())),
+        ("{ '$code' = 'f()', '$scope' = { x = 1 } }", Bson::JavaScriptCodeWithScope(scoped)),
+        ("{ '$undefined' = true }", Bson::Undefined),
+        // Operators and references stay what they are.
+        ("{ '$regex' = '^a', '$options' = 'i' }", doc! { "$regex": "^a", "$options": "i" }.into()),
+        ("{ '$ref' = 'x', '$id' = 1 }", doc! { "$ref": "x", "$id": 1 }.into()),
+    ];
+    for (written, expected) in table {
+        for (query, expected) in [
+            (format!("{{ a = {written} }}"), doc! { "a": expected.clone() }),
+            (format!("{{ a = {{ '$in' = [1, {written}] }} }}"), doc! { "a": { "$in": [1, expected.clone()] } }),
+            (format!("{{ a = {{ '$gt' = {written} }} }}"), doc! { "a": { "$gt": expected } }),
+        ] {
+            let config = parse(&format!("{SMALL}match = {query}\n")).unwrap_or_else(|error| panic!("{query}: {error}"));
+            assert_eq!(config.outputs[0].query, Some(expected), "{query}");
+        }
+    }
+    let pointer = format!("{{ '$dbPointer' = {{ '$ref' = 'db.c', '$id' = {{ '$oid' = '{oid}' }} }} }}");
+    let query = parse(&format!("{SMALL}match = {{ a = {pointer} }}\n")).unwrap().outputs.remove(0).query.unwrap();
+    assert!(matches!(query.get("a"), Some(Bson::DbPointer(_))), "{query}");
+}
+
+#[test]
 fn starts() {
     for (value, start) in [
         ("\"now\"", Start::Now),

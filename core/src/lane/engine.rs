@@ -123,7 +123,7 @@ impl Engine {
         let bucket = config.rate_limit.as_ref();
         Engine {
             output: config.name.clone(),
-            decides_stubs: matcher.as_ref().is_none_or(|matcher| stub::decides(matcher.query())),
+            decides_stubs: matcher.as_ref().is_none_or(stub::decides),
             matcher,
             projection: config.project.clone(),
             wants_json,

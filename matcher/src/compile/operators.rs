@@ -121,7 +121,9 @@ impl Compiler {
         let (mut values, mut patterns) = (Vec::new(), Vec::new());
         for item in value.as_array().ok_or_else(|| needs("an array"))? {
             match item {
-                Bson::Document(document) if is_operators(document) => return Err(needs("values, not operators")),
+                Bson::Document(document) if is_operators(document) => {
+                    return Err(needs("values, not operators; a regular expression in it is a $regularExpression"));
+                }
                 Bson::RegularExpression(regex) => patterns.push(self.stored_pattern(path, regex)?),
                 item => values.push(literal(path, item)?),
             }
@@ -154,7 +156,7 @@ impl Compiler {
                 Bson::Document(inner) if of_elements && is_element(item) => self.element(path, &inner["$elemMatch"])?,
                 _ if of_elements => return Err(needs("either only $elemMatch or only values")),
                 item if first_name(item).is_some_and(|name| asks_values(&name)) => {
-                    return Err(needs("values, or only $elemMatch, not other operators"));
+                    return Err(needs("values or only $elemMatch; a regular expression in it is a $regularExpression"));
                 }
                 item => self.equality(path, item)?,
             });

@@ -64,7 +64,10 @@ fn operands_are_refused_with_what_is_needed() {
     check(doc! { "$and": [] }, "$and at the top needs a non-empty array of documents");
     check(doc! { "$alwaysTrue": true }, "$alwaysTrue at the top needs the number 1");
     check(on_a("$in", 1.into()), "$in on the field a needs an array");
-    check(doc! { "a": { "$in": [{ "$gt": 1 }] } }, "$in on the field a needs values, not operators");
+    check(
+        doc! { "a": { "$in": [{ "$gt": 1 }] } },
+        "$in on the field a needs values, not operators; a regular expression in it is a $regularExpression",
+    );
     check(on_a("$size", (-1).into()), "$size on the field a needs a whole number from 0 on");
     check(
         on_a("$type", "text".into()),

@@ -21,7 +21,7 @@ pub(super) const EXTENDED: u32 = PCRE2_EXTENDED;
 /// Steps of backtracking in one text; tens of milliseconds.
 const STEPS_MAX: u32 = 1_000_000;
 
-/// Memory for backtracking, kept only while one text is looked at.
+/// Memory for backtracking of the interpreter, which is at work where machine code cannot be made or has too small a stack.
 const MEMORY_MAX_KIB: u32 = 8 * 1024;
 
 /// A compiled pattern.

@@ -50,6 +50,19 @@ fn as_many_levels_as_are_allowed_need_no_large_stack() {
     });
 }
 
+#[test]
+fn many_documents_beside_each_other_are_not_deep() {
+    let inner = [
+        (kind::DOCUMENT, document(&[])),
+        (kind::ARRAY, document(&[])),
+        (kind::CODE_WITH_SCOPE, code_with_scope("f", &document(&[]))),
+    ];
+    let siblings: Vec<_> = (0..3 * LEVELS_MAX as usize).map(|at| (at.to_string(), inner[at % 3].clone())).collect();
+    let array = ours(&example((kind::ARRAY, document(&siblings))), JsonForm::Canonical);
+    let three = r#"{},[],{"$code":"f","$scope":{}},"#.repeat(LEVELS_MAX as usize);
+    assert_eq!(array, format!("{{\"v\":[{}]}}", three.trim_end_matches(',')));
+}
+
 /// Arrays in arrays until 16 MB are full: lengths first, since each level knows that of all below it.
 fn arrays_of_16_mb() -> Vec<u8> {
     const LEVEL: usize = 4 + 1 + 2;

@@ -15,8 +15,8 @@ use crate::union::weaken::weaken;
 /// The bit of readers that must look at every event.
 const ALWAYS: u64 = 1 << 63;
 
-/// More different conditions than this have no bit of their own: their readers look at every event.
-const CONDITIONS_MAX: usize = 63;
+/// Bits of conditions. Where there are more conditions, several share a bit, and their readers look at the events of all of them.
+const BITS: usize = 63;
 
 /// Alternatives of one query that are told apart.
 const ALTERNATIVES_MAX: usize = 16;
@@ -83,7 +83,7 @@ impl Column {
     fn new<'a>(asked: impl Iterator<Item = &'a Option<BTreeSet<String>>>) -> Column {
         let mut column = Column::default();
         for (number, asked) in asked.enumerate() {
-            let bit = 1 << number;
+            let bit = 1 << (number % BITS);
             let Some(values) = asked else {
                 column.any |= bit;
                 continue;
@@ -104,18 +104,18 @@ impl Column {
     }
 }
 
-/// The bits of a query's conditions; new ones are added as long as there is room.
+/// The bits of a query's conditions; new ones are added.
 fn mask_of(wanted: Vec<Condition>, known: &mut Vec<Condition>) -> u64 {
     let mut mask = 0;
     for condition in wanted {
         let at = known.iter().position(|other| *other == condition).unwrap_or(known.len());
-        if condition == Condition::default() || at >= CONDITIONS_MAX {
+        if condition == Condition::default() {
             return ALWAYS;
         }
         if at == known.len() {
             known.push(condition);
         }
-        mask |= 1 << at;
+        mask |= 1 << (at % BITS);
     }
     mask
 }
@@ -260,18 +260,23 @@ mod tests {
     }
 
     #[test]
-    fn more_conditions_than_bits_look_at_everything() {
+    fn more_conditions_than_bits_share_them() {
         let queries: Vec<Document> = (0..100).map(|k| doc! { "ns.coll": format!("c{k}") }).collect();
         let heads = Heads::of(&queries);
-        let masks: Vec<u64> = queries.iter().map(|query| heads.mask(&encode(query).expect("BSON"))).collect();
-        assert_eq!(masks.iter().filter(|mask| **mask == ALWAYS).count(), 100 - CONDITIONS_MAX);
-        let bits = heads.classify("insert", "shop", "c7");
-        let looked_at = masks.iter().filter(|mask| bits & **mask != 0).count();
-        assert_eq!(looked_at, 1 + 100 - CONDITIONS_MAX);
-        let alternatives: Vec<Document> =
-            (0..40).map(|k| doc! { "ns.coll": format!("c{k}"), "operationType": format!("o{k}") }).collect();
-        let query = doc! { "$or": alternatives };
-        assert_eq!(Heads::of([&query]).mask(&encode(&query).expect("BSON")), ALWAYS);
-        assert_eq!(heads.mask(&encode(&query).expect("BSON")), u64::MAX, "a query that is not known here");
+        let mask = |query: &Document| heads.mask(&encode(query).expect("BSON"));
+        for k in 0..100 {
+            let bits = heads.classify("insert", "shop", &format!("c{k}"));
+            let looking: Vec<usize> = (0..100).filter(|at| bits & mask(&queries[*at]) != 0).collect();
+            let sharing: Vec<usize> = (0..100).filter(|at| at % BITS == k % BITS).collect();
+            assert_eq!(looking, sharing, "c{k}");
+        }
+        let alternatives = |count: usize| {
+            let all = (0..count).map(|k| doc! { "ns.coll": format!("c{k}"), "operationType": format!("o{k}") });
+            doc! { "$or": all.collect::<Vec<_>>() }
+        };
+        let (some, many) = (alternatives(3), alternatives(40));
+        assert_eq!(Heads::of([&some]).mask(&encode(&some).expect("BSON")), 0b111);
+        assert_eq!(Heads::of([&many]).mask(&encode(&many).expect("BSON")), ALWAYS);
+        assert_eq!(mask(&many), u64::MAX, "a query that is not known here");
     }
 }

@@ -43,7 +43,7 @@ pub async fn pump(
     mut switches: mpsc::Receiver<Switch>,
 ) -> Result<(), SourceError> {
     loop {
-        // A read that is dropped here is never continued, or only after the place it stands at, so its cancellation costs nothing.
+        // A read that is dropped here loses nothing, also where the same stream is read on.
         let batch = tokio::select! {
             batch = stream.next() => batch,
             Some(switch) = switches.recv() => {

@@ -149,7 +149,8 @@ impl ChangeStream {
     }
 
     /// The next reply. Waits as long as it takes; opens again after passing trouble, after an invalidate and after a clean end.
-    /// Not cancel-safe: run it in a task of its own.
+    /// Cancelled, it loses nothing: replies are read by a task of their own and decoded without waiting, and what else it had begun, an
+    /// open or the search for an event that cannot be sent, is begun again. That costs the server, so it is not to be done often.
     ///
     /// # Errors
     /// What no reopening mends.

@@ -403,7 +403,7 @@ typedef struct tw_event {
   struct tw_slice full_document_before_change;
   // BSON document inside `raw`; `{null, 0}` when absent.
   struct tw_slice update_description;
-  // The resume token, a BSON document. Opaque.
+  // The resume token, a BSON document. Opaque. Without the document's key where the output's `project` withholds that.
   struct tw_slice resume_token;
 } tw_event;
 
@@ -479,7 +479,7 @@ typedef struct tw_event_result {
 // `dropDatabase`
 #define TW_OP_DROP_DATABASE 7
 
-// The form the operator chose for this output (`json = …`).
+// The form the operator chose for this output (`json = …`), in its `envelope`.
 #define TW_JSON_CONFIGURED 0
 
 // MongoDB Extended JSON v2, relaxed.

@@ -137,7 +137,8 @@ impl<'a> Event<'a> {
         self.document(first!(self.raw, resume_token)).unwrap_or_default()
     }
 
-    /// The event as JSON (UTF-8, one line), in the form the operator chose with `json = …`. Made at most once for all outputs.
+    /// The event as JSON (UTF-8, one line), in the form the operator chose with `json = …` and in the
+    /// `envelope` that goes with it: to look into it, take [`json_as`](Self::json_as). Made at most once for all outputs.
     ///
     /// # Errors
     /// Where the daemon cannot make it. `?` then gives the right verdict, see [`JsonError`].
@@ -145,7 +146,7 @@ impl<'a> Event<'a> {
         self.json_abi(TW_JSON_CONFIGURED)
     }
 
-    /// The event as JSON in this form, whatever the operator chose.
+    /// The event as JSON in this form and without an envelope, whatever the operator chose.
     ///
     /// # Errors
     /// As [`json`](Self::json).

@@ -64,6 +64,21 @@ const CASES: &[Case] = &[
         "zzz = 1",
         "config.toml:7:1: unknown key \"outputs.live.zzz\", known here: plugin, match, ordering, concurrency, batch, timeout, ahead_max, in_flight_bytes_max, json, envelope, project, retry, rate_limit, backlog, on_reject, history_lost, enabled, options",
     ),
+    case(
+        BATCH,
+        "project = { exclude = [\"fullDocument.card\"], redact = { \"fullDocument.card.pin\" = \"mask\" } }",
+        "config.toml:7:11: outputs.live.project: \"fullDocument.card.pin\" is inside of \"fullDocument.card\", which is excluded with all that is in it; remove one of them",
+    ),
+    case(
+        BATCH,
+        "project = { redact = { \"fullDocument.card\" = \"hash\" }, hash_key = \"0123456789\" }",
+        "config.toml:7:67: outputs.live.project.hash_key: is too short, write 16 to 4096 bytes, such as openssl rand -base64 32 makes",
+    ),
+    case(
+        BATCH,
+        "envelope = \"cloudevent\"",
+        "config.toml:7:12: outputs.live.envelope: \"cloudevent\" is not known, write \"none\", \"debezium\" or \"cloudevents\"",
+    ),
     // Missing keys.
     case("plugin = \"stdout\"", "", "config.toml:5:1: outputs.live.plugin: missing, add plugin = \"stdout\""),
     case(WATCH, "", "config.toml:2:1: source.watch: missing, add watch = [\"db.collection\"]"),

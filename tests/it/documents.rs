@@ -30,6 +30,7 @@ fn check(document: &str, config: &str) {
         .env("HOOK_TOKEN", "token")
         .env("HOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
         .env("PUSHER_KEY", "key")
+        .env("REDACT_KEY", "0123456789abcdef")
         .env("PUSHER_SECRET", "secret")
         .output()
         .expect("run tailwater check");

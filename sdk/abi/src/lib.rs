@@ -165,7 +165,7 @@ pub const TW_EVENT_IN_TRANSACTION: u32 = 0x2;
 
 /// A JSON form of an event.
 pub type tw_json_form = u32;
-/// The form the operator chose for this output (`json = …`).
+/// The form the operator chose for this output (`json = …`), in its `envelope`.
 pub const TW_JSON_CONFIGURED: tw_json_form = 0;
 /// MongoDB Extended JSON v2, relaxed.
 pub const TW_JSON_RELAXED: tw_json_form = 1;
@@ -356,7 +356,7 @@ pub struct tw_event {
     pub full_document_before_change: tw_slice,
     /// BSON document inside `raw`; `{null, 0}` when absent.
     pub update_description: tw_slice,
-    /// The resume token, a BSON document. Opaque.
+    /// The resume token, a BSON document. Opaque. Without the document's key where the output's `project` withholds that.
     pub resume_token: tw_slice,
 }
 

@@ -15,7 +15,7 @@ pub struct Arguments {
     /// Of the replica set
     #[arg(long)]
     uri: String,
-    /// The stream's pipeline, as extended JSON
+    /// The stream's pipeline, as BSON in hex digits
     #[arg(long)]
     pipeline: String,
     /// How many events there are
@@ -28,7 +28,7 @@ pub async fn run(arguments: Arguments) -> Result<()> {
     let client = Client::with_uri_str(&arguments.uri).await.context("connect to MongoDB")?;
     let database = client.database(stream::DATABASE);
     let cursor = database
-        .aggregate(stream::from_json(&arguments.pipeline)?)
+        .aggregate(stream::from_hex(&arguments.pipeline)?)
         .batch_size(stream::BATCH_SIZE)
         .max_await_time(Duration::from_millis(stream::AWAIT_MAX_MS))
         .batch();

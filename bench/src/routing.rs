@@ -240,7 +240,7 @@ impl Bench {
         pipeline.extend(filter.map(|filter| doc! { "$match": { "$or": [{ "operationType": "invalidate" }, filter] } }));
         let mut command = Command::new(std::env::current_exe().context("find this binary")?);
         command.args(["bare", "--uri", &self.server.uri()]);
-        command.args(["--pipeline", &stream::to_json(pipeline)?, "--events", &events.to_string()]);
+        command.args(["--pipeline", &stream::to_hex(pipeline)?, "--events", &events.to_string()]);
         let before = self.server.look().await?;
         let (run, after) = watch_loop(command, self.limit(), async || self.server.look().await).await?;
         ensure!(run.result.events == events, "the loop read {} events instead of {events}", run.result.events);

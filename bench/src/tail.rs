@@ -160,16 +160,19 @@ impl Bench {
     fn bare(&self) -> Result<Command> {
         let mut command = Command::new(std::env::current_exe().context("find this binary")?);
         command.args(["bare", "--uri", &self.mongod.uri()]);
-        let pipeline = stream::to_json(stream::pipeline(self.load.start_seconds))?;
+        let pipeline = stream::to_hex(stream::pipeline(self.load.start_seconds))?;
         command.args(["--pipeline", &pipeline, "--events", &self.load.events.to_string()]);
         Ok(command)
     }
 
     fn pymongo(&self) -> Result<Command> {
         let python = self.arguments.python.as_ref().context("no --python")?;
-        let pipeline = stream::to_json(stream::pipeline(self.load.start_seconds))?;
+        let pipeline: Vec<serde_json::Value> = stream::pipeline(self.load.start_seconds)
+            .into_iter()
+            .map(|stage| bson::Bson::Document(stage).into_relaxed_extjson())
+            .collect();
         let mut command = Command::new(python);
-        command.args(["-c", PYMONGO_LOOP, &self.mongod.uri(), stream::DATABASE, &pipeline]);
+        command.args(["-c", PYMONGO_LOOP, &self.mongod.uri(), stream::DATABASE, &serde_json::to_string(&pipeline)?]);
         command.args([
             &self.load.events.to_string(),
             &stream::BATCH_SIZE.to_string(),

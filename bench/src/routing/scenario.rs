@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn the_queries_the_union_and_the_count_agree() {
-        let changes = changes(4_000);
+        let changes = changes(2_000);
         let events: Vec<RawDocumentBuf> = changes.iter().map(event).collect();
         let wanted_by = |query: &Document| {
             let matcher = Matcher::compile(query).ok()?;

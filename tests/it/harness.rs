@@ -24,7 +24,6 @@ pub use self::daemon::Daemon;
 pub use self::event_source::EventSource;
 pub use self::lines::Lines;
 pub use self::mongod::{Mongod, TEST_COMMANDS};
-pub use self::mongod_process::free_port;
 pub use self::page::Seen;
 pub use self::proxy::Proxy;
 pub use self::replica_set::ReplicaSet;

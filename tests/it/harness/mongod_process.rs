@@ -35,7 +35,7 @@ pub async fn start(binary: &Path, arguments: &[String]) -> Started {
 }
 
 /// A port of 127.0.0.1 that nobody listens on now.
-pub fn free_port() -> u16 {
+fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind a free port");
     listener.local_addr().expect("bound address").port()
 }

@@ -253,7 +253,15 @@ impl<R: Rng> Generator<'_, R> {
             "$oid",
         ];
         let pieces = if self.rng.random_bool(0.05) { 200 } else { 8 };
-        (0..self.rng.random_range(0..pieces)).map(|_| PIECES[(self.rng.next_u32() % 16) as usize]).collect()
+        let mut text = String::new();
+        for _ in 0..self.rng.random_range(0..pieces) {
+            match self.rng.random_range(0..20) {
+                16 | 17 => text.push(char::from(self.rng.random_range(0..0x80u8))),
+                18 => text.push(char::from_u32(self.rng.random_range(0..0x11_0000)).unwrap_or('\u{fffd}')),
+                piece => text.push_str(PIECES[piece % 16]),
+            }
+        }
+        text
     }
 
     fn pick<T: Copy>(&mut self, of: &[T]) -> T {

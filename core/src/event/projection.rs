@@ -263,23 +263,24 @@ impl Fingerprint {
     }
 }
 
-/// All that is said, in one order; the fingerprint is made of it, so it never changes without a new number in front.
+/// All that is said, in one order, each text with its length in front. The fingerprint is made of it, and letters hold that: it never changes
+/// without another number in front.
 fn text_of(rules: &[(Path, Rule)], mask: &str) -> String {
-    let mut lines: Vec<String> = rules
-        .iter()
-        .map(|(path, rule)| {
-            let path = path.iter().map(|name| String::from_utf8_lossy(name)).collect::<Vec<_>>().join(".");
-            match rule {
-                Rule::Include => format!("include {path:?}"),
-                Rule::Exclude => format!("exclude {path:?}"),
-                Rule::Redact(Redact::Hash) => format!("hash {path:?}"),
-                Rule::Redact(Redact::Mask) => format!("mask {path:?}"),
-                Rule::Rename(name) => format!("rename {path:?} {:?}", String::from_utf8_lossy(name)),
-            }
-        })
-        .collect();
+    let text = |text: &str| format!("{}:{text}", text.len());
+    let lines = rules.iter().map(|(path, rule)| {
+        let path = path.iter().map(|name| String::from_utf8_lossy(name)).collect::<Vec<_>>().join(".");
+        let path = text(&path);
+        match rule {
+            Rule::Include => format!("include {path}"),
+            Rule::Exclude => format!("exclude {path}"),
+            Rule::Redact(Redact::Hash) => format!("hash {path}"),
+            Rule::Redact(Redact::Mask) => format!("mask {path}"),
+            Rule::Rename(name) => format!("rename {path} {}", text(&String::from_utf8_lossy(name))),
+        }
+    });
+    let mut lines: Vec<String> = lines.collect();
     lines.sort();
-    format!("projection 1, {}, mask {mask:?}", lines.join(", "))
+    format!("projection 1, {}, mask is {}", lines.join(", "), text(mask))
 }
 
 /// The event with another token.

@@ -466,12 +466,20 @@ const WITH_PLUGINS: &[(&str, &str)] = &[
         "config.toml: outputs.live.options.fsync: value is not valid",
     ),
     (
-        "plugin = \"stdout\"\nmatch = { a = { \"$near\" = 1 } }",
-        "config.toml: outputs.live.match: compile match: unknown operator $near on the field a",
+        "plugin = \"stdout\"\nmatch = { a = { \"$sizes\" = 1 } }",
+        "config.toml: outputs.live.match: compile match: unknown operator $sizes on the field a; did you mean $size?",
     ),
     (
-        "plugin = \"stdout\"\nmatch = { \"$nor\" = 1 }",
-        "config.toml: outputs.live.match: compile match: unknown operator $nor at the top; did you mean $or?",
+        "plugin = \"stdout\"\nmatch = { \"$nro\" = 1 }",
+        "config.toml: outputs.live.match: compile match: unknown operator $nro at the top; did you mean $nor?",
+    ),
+    (
+        "plugin = \"stdout\"\nmatch = { \"$expr\" = 1 }",
+        "compile match: $expr at the top is evaluated by the server only, put it into source.pipeline",
+    ),
+    (
+        "plugin = \"stdout\"\nmatch = { a = { \"$regex\" = \"(\\n\" } }",
+        "compile match: the regular expression \"(\\n\" on the field a is not valid: missing closing parenthesis at byte 2",
     ),
 ];
 

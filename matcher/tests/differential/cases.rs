@@ -387,12 +387,9 @@ fn elements() -> Theme {
     Theme { name: "elements", documents, queries }
 }
 
-/// Operands that are refused, and those that look so and are taken.
-fn operands() -> Theme {
-    let of = |operator: &str, values: &[Bson]| {
-        values.iter().map(|value| doc! { "a": { operator: value.clone() } }).collect::<Vec<_>>()
-    };
-    let odd = [
+/// Values of which few operators take more than one or two.
+fn odd() -> Vec<Bson> {
+    vec![
         Bson::Null,
         Bson::Boolean(true),
         "1".into(),
@@ -410,7 +407,15 @@ fn operands() -> Theme {
         Bson::MinKey,
         values::regex("a", ""),
         Bson::Undefined,
-    ];
+    ]
+}
+
+/// Operands that are refused, and those that look so and are taken.
+fn operands() -> Theme {
+    let of = |operator: &str, values: &[Bson]| {
+        values.iter().map(|value| doc! { "a": { operator: value.clone() } }).collect::<Vec<_>>()
+    };
+    let odd = odd();
     let mut queries = Vec::new();
     for operator in [
         "$eq",

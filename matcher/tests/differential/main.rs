@@ -31,7 +31,7 @@ const DOCUMENTS: usize = 400;
 const QUERIES: usize = 300;
 
 /// Pairs of a query and a document where nothing else is said.
-const PAIRS: u64 = 120_000;
+const PAIRS: u64 = 500_000;
 
 /// Disagreements that are made small and shown.
 const SHOWN: usize = 8;

@@ -2,8 +2,6 @@
 
 use std::borrow::Cow;
 
-use bson::Decimal128;
-
 use crate::{Damaged, Elements, Value, kind};
 
 use super::scalar::{self, Millis};
@@ -68,7 +66,7 @@ impl<'a> Plain<'a> {
                     _ => written(|out| scalar::base64(out, bytes)),
                 }
             }
-            kind::DECIMAL128 => Plain::Text(Decimal128::from_bytes(value.decimal128()).to_string().into()),
+            kind::DECIMAL128 => written(|out| scalar::decimal(out, value.decimal128())),
             kind::CODE_WITH_SCOPE => {
                 let (code, scope) = value.code_with_scope();
                 Plain::CodeWithScope(utf8(code.text())?, scope.elements())

@@ -118,6 +118,55 @@ pub(super) fn double(out: &mut Vec<u8>, value: f64) {
     }
 }
 
+/// Writes a Decimal128 as BSON's specification has it, its zeros kept: `1.50`, `0E+3`, `-Infinity`, `NaN`.
+pub(super) fn decimal(out: &mut Vec<u8>, bytes: [u8; 16]) {
+    let bits = u128::from_le_bytes(bytes);
+    let special = bits >> 122 & 31;
+    if special == 31 {
+        // Of any sign.
+        return out.extend_from_slice(b"NaN");
+    }
+    if bits >> 127 == 1 {
+        out.push(b'-');
+    }
+    if special == 30 {
+        return out.extend_from_slice(b"Infinity");
+    }
+    // These two bits move the exponent and mean a coefficient of more than 34 digits, which is read as zero.
+    let (exponent, coefficient) =
+        if bits >> 125 & 3 == 3 { (bits >> 111, 0) } else { (bits >> 113, bits & ((1 << 113) - 1)) };
+    let coefficient = if coefficient < 10_u128.pow(34) { coefficient } else { 0 };
+    let exponent = (exponent & 0x3fff) as i32 - 6176;
+    let mut buffer = itoa::Buffer::new();
+    // Most are small, and a division of 128 bits is slow.
+    let digits = match u64::try_from(coefficient) {
+        Ok(small) => buffer.format(small).as_bytes(),
+        Err(_) => buffer.format(coefficient).as_bytes(),
+    };
+    // How many stand before the point.
+    let whole = digits.len() as i32 + exponent;
+    if exponent > 0 || whole < -5 {
+        out.push(digits[0]);
+        if digits.len() > 1 {
+            out.push(b'.');
+            out.extend_from_slice(&digits[1..]);
+        }
+        out.extend_from_slice(if whole > 1 { b"E+" } else { b"E" });
+        out.extend_from_slice(itoa::Buffer::new().format(whole - 1).as_bytes());
+    } else if whole > 0 {
+        let (front, back) = digits.split_at(whole as usize);
+        out.extend_from_slice(front);
+        if !back.is_empty() {
+            out.push(b'.');
+            out.extend_from_slice(back);
+        }
+    } else {
+        out.extend_from_slice(b"0.");
+        out.extend_from_slice(&b"00000"[..whole.unsigned_abs() as usize]);
+        out.extend_from_slice(digits);
+    }
+}
+
 /// Milliseconds since 1970 at the beginning of the years 0 and 10000.
 const YEAR_0_MS: i64 = -62_167_219_200_000;
 const YEAR_10000_MS: i64 = 253_402_300_800_000;

@@ -131,3 +131,22 @@ fn depth_is_bounded() {
     assert!(json(&nested(150), JsonForm::Relaxed).is_ok());
     assert_eq!(json(&nested(200), JsonForm::Relaxed), Err(JsonError::Depth(250)));
 }
+
+#[test]
+fn decimals_are_written_as_the_bson_crate_writes_them() {
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
+    let mut random = StdRng::seed_from_u64(1);
+    for _ in 0..20_000 {
+        // Coefficients of all lengths and exponents of all kinds, most of them near zero; then any bits at all.
+        let coefficient = random.random::<u128>() >> random.random_range(15..128);
+        let exponent = if random.random() { random.random_range(6130..6200) } else { random.random_range(0..1 << 14) };
+        let sign = u128::from(random.random::<bool>());
+        let made = sign << 127 | exponent << 113 | coefficient;
+        for bits in [made, random.random::<u128>(), made | 3 << 125, made | 15 << 123] {
+            let mut text = Vec::new();
+            super::scalar::decimal(&mut text, bits.to_le_bytes());
+            let expected = Decimal128::from_bytes(bits.to_le_bytes()).to_string();
+            assert_eq!(String::from_utf8(text).as_deref(), Ok(expected.as_str()), "{bits:#034x}");
+        }
+    }
+}

@@ -1,7 +1,6 @@
 //! One BSON value as JSON, in each of the forms.
 
 use crate::{Damaged, Element, Elements, Value, kind};
-use bson::Decimal128;
 
 use super::{
     JsonError, JsonForm, LEVELS_MAX,
@@ -158,8 +157,10 @@ impl Writer {
             kind::TIMESTAMP => self.timestamp(value.int64() as u64),
             kind::BINARY => self.binary(value),
             kind::DECIMAL128 => {
-                let text = Decimal128::from_bytes(value.decimal128()).to_string();
-                self.tagged_text("$numberDecimal", text.as_bytes());
+                let plain = self.form == JsonForm::Plain;
+                self.raw(if plain { b"\"" } else { b"{\"$numberDecimal\":\"" });
+                scalar::decimal(&mut self.out, value.decimal128());
+                self.raw(if plain { b"\"" } else { b"\"}" });
             }
             kind::SYMBOL => self.tagged_text("$symbol", value.text()),
             kind::CODE => self.tagged_text("$code", value.text()),

@@ -95,8 +95,12 @@ pub struct Lane {
     refused: Spell,
     /// When the progress of a snapshot was said last.
     rows_told: Option<Instant>,
+    /// Texts that a pattern of `match` was too expensive for.
+    given_up: Spell,
     /// Falls off the window that were counted.
     falls: u64,
+    /// Texts given up that were counted.
+    given_up_counted: u64,
     state: State,
     metrics: LaneMetrics,
     source: SourceMetrics,
@@ -178,6 +182,8 @@ impl Lane {
         if parts.stopped {
             replays.drop_all();
         }
+        // The matcher counts for all lanes that the output ever had.
+        let given_up_counted = engine.patterns_given_up();
         let lane = Lane {
             engine,
             intake: parts.intake,
@@ -197,7 +203,9 @@ impl Lane {
             superseded: Spell::default(),
             refused: Spell::default(),
             rows_told: None,
+            given_up: Spell::default(),
             falls: 0,
+            given_up_counted,
             state: State::Starting,
             metrics: parts.metrics,
             source: parts.source,
@@ -443,6 +451,14 @@ impl Lane {
         if let Some((skipped, within)) = over(&mut self.superseded) {
             info!(output, skipped, ?within, "events were skipped for newer ones of the same document");
         }
+        if let Some((given_up, within)) = over(&mut self.given_up) {
+            warn!(
+                output,
+                given_up,
+                ?within,
+                "texts were taken for no match: a regular expression of match would take too long"
+            );
+        }
         if let Some((rejected, within)) = over(&mut self.refused)
             && rejected > 1
         {
@@ -547,6 +563,20 @@ impl Lane {
         self.metrics.letters_waiting.set(self.engine.letters_waiting() as i64);
         self.metrics.catch_ups.inc_by(self.intake.falls() - self.falls);
         self.falls = self.intake.falls();
+        self.tell_given_up(now);
+    }
+
+    fn tell_given_up(&mut self, now: Instant) {
+        let given_up = self.engine.patterns_given_up();
+        let more = given_up - std::mem::replace(&mut self.given_up_counted, given_up);
+        self.metrics.patterns_given_up.inc_by(more);
+        if self.given_up.add(more as usize, now) {
+            let output = &self.config.name;
+            warn!(
+                output,
+                "a regular expression of match would take too long on a text: taken for no match; simplify it"
+            );
+        }
     }
 
     fn next_wake(&self, now: Instant) -> Instant {

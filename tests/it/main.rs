@@ -27,6 +27,7 @@ mod documents;
 mod election;
 mod example_plugin;
 mod examples;
+mod expensive_patterns;
 mod first_run;
 mod half_open;
 mod harness;

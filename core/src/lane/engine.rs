@@ -210,6 +210,11 @@ impl Engine {
         (event.poison().is_some() && !self.decides_stubs) || matcher.matches(event.raw())
     }
 
+    /// How many texts the patterns of `match` have been given up on, in this and in earlier engines with the same matcher.
+    pub fn patterns_given_up(&self) -> u64 {
+        self.matcher.as_ref().map_or(0, Matcher::patterns_given_up)
+    }
+
     /// What the output is given of an event, from here on. A gap has nobody's values in it; what came back from the dead letters and went
     /// through this projection before does not go through it again.
     fn project(&self, event: Arc<Event>) -> Arc<Event> {

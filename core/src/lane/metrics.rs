@@ -81,6 +81,7 @@ pub struct LaneFamilies {
     retried: Family<OutputLabel, Counter>,
     rejected: Family<OutputLabel, Counter>,
     filtered: Family<OutputLabel, Counter>,
+    patterns_given_up: Family<OutputLabel, Counter>,
     batches: Family<OutputLabel, Counter>,
     catch_ups: Family<OutputLabel, Counter>,
     checkpoints: Family<OutputLabel, Counter>,
@@ -112,6 +113,8 @@ impl LaneFamilies {
         add("rejected", "Events refused for good, given up or undeliverable", &self.rejected);
         add("gaps", "Stretches of lost history that the output went over, see history_lost", &self.gaps);
         add("filtered", "Events that the output's match left out", &self.filtered);
+        let help = "Texts taken for no match because a regular expression of match would take too long";
+        add("patterns_given_up", help, &self.patterns_given_up);
         add("batches", "Batches handed to the plugin", &self.batches);
         add("catch_ups", "Times the output fell off the window", &self.catch_ups);
         add("checkpoints", "Checkpoints made durable", &self.checkpoints);
@@ -149,6 +152,7 @@ impl LaneFamilies {
             &self.retried,
             &self.rejected,
             &self.filtered,
+            &self.patterns_given_up,
             &self.batches,
             &self.catch_ups,
             &self.checkpoints,
@@ -194,6 +198,7 @@ impl LaneFamilies {
             retried: self.retried.get_or_create_owned(&label),
             rejected: self.rejected.get_or_create_owned(&label),
             filtered: self.filtered.get_or_create_owned(&label),
+            patterns_given_up: self.patterns_given_up.get_or_create_owned(&label),
             batches: self.batches.get_or_create_owned(&label),
             catch_ups: self.catch_ups.get_or_create_owned(&label),
             checkpoints: self.checkpoints.get_or_create_owned(&label),
@@ -278,6 +283,8 @@ pub struct LaneMetrics {
     pub rejected: Counter,
     /// Events that `match` left out.
     pub filtered: Counter,
+    /// Texts that a regular expression of `match` was too expensive for.
+    pub patterns_given_up: Counter,
     /// Batches handed to the plugin.
     pub batches: Counter,
     /// Times the output fell off the window.

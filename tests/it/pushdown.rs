@@ -26,7 +26,7 @@ fn pick<T: Clone>(random: &mut StdRng, some: &[T]) -> T {
 }
 
 fn scalar(random: &mut StdRng) -> Bson {
-    match random.random_range(0..12) {
+    match random.random_range(0..13) {
         0 => Bson::Null,
         1 => Bson::Double(1.0),
         2 => Bson::Array(vec![1.into(), "abc".into()]),
@@ -36,6 +36,7 @@ fn scalar(random: &mut StdRng) -> Bson {
         6 => "ab\ncd".into(),
         7 => Bson::Boolean(true),
         8 => Bson::Double(f64::NAN),
+        9 => Bson::Binary(bson::Binary { subtype: bson::spec::BinarySubtype::Generic, bytes: vec![6, 1] }),
         n => (n % 4).into(),
     }
 }
@@ -63,7 +64,7 @@ fn regex(random: &mut StdRng) -> Bson {
 fn operators(random: &mut StdRng) -> Bson {
     let some: Vec<Bson> = (0..random.random_range(0..4)).map(|_| scalar(random)).collect();
     let one = scalar(random);
-    let operators = match random.random_range(0..22) {
+    let operators = match random.random_range(0..25) {
         0..=4 => return one,
         5 => return regex(random),
         6 | 7 => doc! { "$in": some },
@@ -80,6 +81,11 @@ fn operators(random: &mut StdRng) -> Bson {
         18 => doc! { "$not": regex(random) },
         19 => doc! { "$elemMatch": { "$gte": one } },
         20 => doc! { "$all": [one] },
+        21..=23 => {
+            let operator = pick(random, &["$bitsAllSet", "$bitsAnySet", "$bitsAllClear", "$bitsAnyClear"]);
+            let masks = [Bson::Int32(1), Bson::Int64(6), vec![0, 2].into(), vec![1, 8, 70].into()];
+            doc! { operator: pick(random, &masks) }
+        }
         _ => doc! { "$in": [regex(random), one] },
     };
     operators.into()

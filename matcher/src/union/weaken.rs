@@ -8,7 +8,8 @@
 //!   documents: alike in all versions. Not with min and max key, regular expressions as values, code with scope, and what the
 //!   server refuses (undefined, a document whose first key begins with `$`).
 //! * Null: since 8.0 it no longer equals undefined. Asked together with `$type: 6` the answer is the old one, which is the matcher's,
-//!   everywhere. In `$ne` and `$nin` 8.0 lets more through than the matcher; that is safe as it is. Elsewhere it is left out.
+//!   everywhere. In `$ne` and `$nin` 8.0 lets more through than the matcher; that is safe as it is, and no longer where it is negated
+//!   again. Elsewhere it is left out.
 //! * `$gt` and its like with numbers, strings, booleans, ObjectIds, dates, timestamps and binary data. Not with null (see above), NaN,
 //!   min and max key (they have changed), arrays and documents.
 //! * `$exists`, `$size`, `$type` by names and numbers that exist since 4.4, `$mod` with whole numbers, bit tests with masks that are numbers or
@@ -154,7 +155,10 @@ impl Weak {
                 self.keep_if(is_whole_element(path, inner, level), path, &whole, INSIDE);
             }
             _ => match why_not(operator, operand) {
-                None => self.keep(Some(path), doc! { path: whole }),
+                None => {
+                    self.nulls |= asks_null(operator, operand);
+                    self.keep(Some(path), doc! { path: whole });
+                }
                 Some(why) => self.drop_term(path, &whole, why),
             },
         }
@@ -247,6 +251,15 @@ fn why_not(operator: &str, operand: &Bson) -> Option<&'static str> {
         _ => (false, OPERATOR),
     };
     (!is_safe).then_some(why)
+}
+
+/// A negation of null, of which 8.0 lets more through: one that is negated again lets less through there.
+fn asks_null(operator: &str, operand: &Bson) -> bool {
+    match (operator, operand) {
+        ("$ne", value) => *value == Bson::Null,
+        ("$nin", Bson::Array(values)) => values.contains(&Bson::Null),
+        _ => false,
+    }
 }
 
 /// `$elemMatch` in either of its forms: operators on the element, or a query on a document.

@@ -60,7 +60,7 @@ fn path(random: &mut Random) -> String {
 }
 
 /// What is asked of a field.
-fn condition(random: &mut Random, world: &World, levels: usize) -> Bson {
+pub fn condition(random: &mut Random, world: &World, levels: usize) -> Bson {
     if random.percent(15) {
         return match random.below(8) {
             0 => pattern_value(random),

@@ -5,7 +5,7 @@
 //! condition is a bit. The bits of an event are computed when it comes in; a reader whose query has none of them in common passes the
 //! event over without looking at it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bson::{Bson, Document};
 
@@ -32,7 +32,7 @@ pub struct Heads {
 }
 
 /// Which conditions a value satisfies.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Column {
     /// Conditions that do not ask.
     any: u64,
@@ -81,21 +81,15 @@ impl Heads {
 
 impl Column {
     fn new<'a>(asked: impl Iterator<Item = &'a Option<BTreeSet<String>>>) -> Column {
-        let mut column = Column::default();
+        let (mut any, mut bits) = (0, BTreeMap::<&str, u64>::new());
         for (number, asked) in asked.enumerate() {
             let bit = 1 << (number % BITS);
-            let Some(values) = asked else {
-                column.any |= bit;
-                continue;
-            };
-            for value in values {
-                match column.values.binary_search_by(|(known, _)| (**known).cmp(value)) {
-                    Ok(at) => column.values[at].1 |= bit,
-                    Err(at) => column.values.insert(at, (value.as_str().into(), bit)),
-                }
+            match asked {
+                None => any |= bit,
+                Some(values) => values.iter().for_each(|value| *bits.entry(value).or_default() |= bit),
             }
         }
-        column
+        Column { any, values: bits.into_iter().map(|(value, bits)| (value.into(), bits)).collect() }
     }
 
     fn of(&self, value: &str) -> u64 {
@@ -131,7 +125,7 @@ fn alternatives(branch: &Branch) -> Vec<Condition> {
     for term in &branch.terms {
         match &term.what {
             What::In { path, values } => {
-                let values: Vec<&Bson> = values.iter().map(|literal| &literal.value).collect();
+                let values: Vec<&Bson> = values.all.iter().map(|literal| &literal.value).collect();
                 all.iter_mut().for_each(|condition| condition.narrow(path, &values));
             }
             What::Or(branches) if all.len() == 1 => {

@@ -12,6 +12,8 @@ pub(crate) struct Membership {
     strings: Vec<Box<[u8]>>,
     integers: Vec<i64>,
     object_ids: Vec<[u8; 12]>,
+    /// Of types of which only the same bytes are equal, such as binary data (UUIDs) and dates; sorted, too.
+    exact: Vec<(u8, Box<[u8]>)>,
     /// All others.
     others: Vec<Literal>,
     patterns: Vec<Pattern>,
@@ -29,12 +31,14 @@ impl Membership {
                 (kind::STRING | kind::SYMBOL, _) => set.strings.push(value.text().into()),
                 (kind::OBJECT_ID, _) => set.object_ids.push(value.object_id()),
                 (_, Some(Number::Int(n))) => set.integers.push(n),
+                (kind, None) if is_exact(kind) => set.exact.push((kind, value.bytes().into())),
                 _ => set.others.push(literal),
             }
         }
         set.strings.sort_unstable();
         set.integers.sort_unstable();
         set.object_ids.sort_unstable();
+        set.exact.sort_unstable();
         set
     }
 
@@ -53,6 +57,10 @@ impl Membership {
                 Some(Number::Int(n)) => self.integers.binary_search(&n).is_ok(),
                 _ => self.is_other(found),
             },
+            kind if is_exact(kind) => {
+                let order = |(other, bytes): &(u8, Box<[u8]>)| (*other, &**bytes).cmp(&(kind, found.bytes()));
+                self.exact.binary_search_by(order).is_ok()
+            }
             _ => self.is_other(found),
         };
         is_among || self.patterns.iter().any(|pattern| pattern.matches(found))
@@ -61,4 +69,9 @@ impl Membership {
     fn is_other(&self, found: Value<'_>) -> bool {
         self.others.iter().any(|wanted| value::equal(found, wanted.value()))
     }
+}
+
+/// Whether values of this type are equal only where their bytes are, and to none of another type.
+fn is_exact(kind: u8) -> bool {
+    matches!(kind, kind::BINARY | kind::DATE | kind::TIMESTAMP | kind::BOOLEAN | kind::CODE)
 }

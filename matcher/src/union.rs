@@ -13,10 +13,13 @@ mod simplify;
 pub(crate) mod term;
 pub(crate) mod weaken;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use bson::Document;
 
 use self::simplify::{is_never, simplify};
-use self::term::{Branch, Term, What, encode, render};
+use self::term::{Branch, Literal, Term, Values, What, encode, render};
 pub use self::weaken::Dropped;
 use self::weaken::weaken;
 
@@ -147,7 +150,7 @@ impl Union {
 /// A query that is nothing but a disjunction is its branches.
 fn branches_of(branch: Branch, number: usize) -> Vec<Branch> {
     let mut branches = match branch.terms.as_slice() {
-        [Term { what: What::Or(several), .. }] => several.clone(),
+        [Term { what: What::Or(several), .. }] => several.to_vec(),
         _ => vec![branch],
     };
     branches.iter_mut().for_each(|branch| branch.queries = vec![number]);
@@ -191,9 +194,11 @@ fn attempt(limits: &Limits, branches: &[Branch], fates: &[Fate], level: Level, c
 fn coarsened(branches: &[Branch], fates: &[Fate], level: Level, chosen: &[usize]) -> (Vec<Branch>, Vec<Fate>) {
     let mut fates = fates.to_vec();
     let mut all: Vec<Branch> = Vec::with_capacity(branches.len());
-    let mut coarse: Vec<Branch> = Vec::new();
-    for (at, branch) in branches.iter().enumerate() {
-        if !chosen.contains(&at) {
+    let mut coarse = Boxes::default();
+    let mut is_chosen = vec![false; branches.len()];
+    chosen.iter().for_each(|at| is_chosen[*at] = true);
+    for (branch, is_chosen) in branches.iter().zip(is_chosen) {
+        if !is_chosen {
             all.push(branch.clone());
             continue;
         }
@@ -201,13 +206,13 @@ fn coarsened(branches: &[Branch], fates: &[Fate], level: Level, chosen: &[usize]
         let keeps = |term: &&Term| match (level, &term.what) {
             (Level::Values, What::In { .. }) => true,
             (Level::Heads, What::In { .. }) => term.is_head(),
-            (Level::Operations, What::In { path, .. }) => path == "operationType",
+            (Level::Operations, What::In { path, .. }) => **path == *"operationType",
             _ => false,
         };
         let terms: Vec<Term> = branch.terms.iter().filter(keeps).cloned().collect();
-        add_boxed(&mut coarse, Branch { terms, queries: branch.queries.clone() });
+        coarse.add(Branch { terms, queries: branch.queries.clone() });
     }
-    all.extend(coarse);
+    all.extend(coarse.into_branches());
     let all = simplify(all);
     // What is let through by a coarse branch, or has become part of one, is no longer told from it.
     for branch in
@@ -218,29 +223,43 @@ fn coarsened(branches: &[Branch], fates: &[Fate], level: Level, chosen: &[usize]
     (all, fates)
 }
 
-/// Put together with the one on the same fields: the values of each field in one `$in`.
-fn add_boxed(boxes: &mut Vec<Branch>, branch: Branch) {
-    let paths = |branch: &Branch| {
-        let mut paths: Vec<String> = branch.terms.iter().filter_map(|term| Some(term.path()?.to_owned())).collect();
-        paths.sort_unstable();
-        paths
-    };
-    let own = paths(&branch);
-    let twice = own.windows(2).any(|pair| pair[0] == pair[1]);
-    let Some(alike) = boxes.iter_mut().find(|other| !twice && paths(other) == own) else {
-        return boxes.push(branch);
-    };
-    for term in &mut alike.terms {
-        let (What::In { path, values }, Some(same)) =
-            (&term.what, branch.terms.iter().find(|other| other.path() == term.path()))
-        else {
-            continue;
-        };
-        if let What::In { values: more, .. } = &same.what {
-            *term = Term::within(path, values.iter().chain(more).cloned().collect());
+/// Branches of `$in` alone. Those on the same fields become one: the values of each field in one `$in`.
+#[derive(Default)]
+struct Boxes {
+    /// By their paths, which are sorted.
+    alike: BTreeMap<Vec<Arc<str>>, OneBox>,
+    alone: Vec<Branch>,
+}
+
+#[derive(Default)]
+struct OneBox {
+    /// Of each path.
+    values: Vec<Vec<Literal>>,
+    queries: Vec<usize>,
+}
+
+impl Boxes {
+    fn add(&mut self, branch: Branch) {
+        let mut fields: Vec<(&Arc<str>, &Values)> = branch.terms.iter().filter_map(Term::as_in).collect();
+        fields.sort_by_key(|(path, _)| *path);
+        // Two conditions on one field are not one.
+        if fields.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+            return self.alone.push(branch);
         }
+        let paths = fields.iter().map(|(path, _)| Arc::clone(path)).collect();
+        let OneBox { values, queries } = self.alike.entry(paths).or_default();
+        values.resize(fields.len(), Vec::new());
+        values.iter_mut().zip(fields).for_each(|(values, (_, more))| values.extend_from_slice(&more.all));
+        queries.extend(branch.queries);
     }
-    alike.queries.extend(branch.queries);
+
+    fn into_branches(self) -> impl Iterator<Item = Branch> {
+        let boxes = self.alike.into_iter().map(|(paths, OneBox { values, queries })| {
+            let terms = paths.iter().zip(values).map(|(path, values)| Term::within(path, values)).collect();
+            Branch { terms, queries }
+        });
+        boxes.chain(self.alone)
+    }
 }
 
 /// How deep documents and arrays are nested.

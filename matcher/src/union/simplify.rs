@@ -2,11 +2,16 @@
 //! one field become one.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
-use super::term::{Branch, Term, What};
+use super::term::{Branch, Key, Literal, Term, What};
 
 /// Above so many branches each is no longer compared with each.
 const COMPARED_MAX: usize = 500;
+
+/// Each path is looked for in each term. Above so many such looks branches are no longer put together: a reload waits for this, and
+/// queries like that become coarse anyway.
+const LOOKS_MAX: usize = 4_000_000;
 
 /// The same disjunction in fewer branches. None: nothing passes. One without terms: everything does.
 pub(crate) fn simplify(mut branches: Vec<Branch>) -> Vec<Branch> {
@@ -26,12 +31,12 @@ pub(crate) fn simplify(mut branches: Vec<Branch>) -> Vec<Branch> {
 
 /// It has an `$in` of no values.
 pub(crate) fn is_never(branch: &Branch) -> bool {
-    branch.terms.iter().any(|term| matches!(&term.what, What::In { values, .. } if values.is_empty()))
+    branch.terms.iter().any(|term| matches!(&term.what, What::In { values, .. } if values.all.is_empty()))
 }
 
 /// Branches that are alike but for the values of one field: (R and a in S) or (R and a in T) is R and a in S or T.
 fn merge(mut branches: Vec<Branch>) -> Vec<Branch> {
-    let mut paths: Vec<(bool, String)> = Vec::new();
+    let mut paths: Vec<(bool, Arc<str>)> = Vec::new();
     let mut seen = HashSet::new();
     for term in branches.iter().flat_map(|branch| &branch.terms) {
         if let What::In { path, .. } = &term.what
@@ -39,6 +44,10 @@ fn merge(mut branches: Vec<Branch>) -> Vec<Branch> {
         {
             paths.push((term.is_head(), path.clone()));
         }
+    }
+    let terms: usize = branches.iter().map(|branch| branch.terms.len()).sum();
+    if paths.len() * terms > LOOKS_MAX {
+        return branches;
     }
     // Fields of documents first: what is left then differs in heads alone.
     paths.sort_by_key(|(is_head, _)| *is_head);
@@ -50,9 +59,9 @@ fn merge(mut branches: Vec<Branch>) -> Vec<Branch> {
 
 fn merge_on(path: &str, branches: Vec<Branch>) -> Vec<Branch> {
     let mut kept: Vec<Branch> = Vec::with_capacity(branches.len());
-    let mut by_rest: HashMap<Vec<u8>, (usize, usize, Vec<Branch>)> = HashMap::new();
+    let mut by_rest: HashMap<Key, (usize, usize, Vec<Branch>)> = HashMap::new();
     for branch in branches {
-        let is_on = |term: &Term| matches!(&term.what, What::In { path: other, .. } if other == path);
+        let is_on = |term: &Term| matches!(&term.what, What::In { path: other, .. } if **other == *path);
         let mut on = branch.terms.iter().enumerate().filter(|(_, term)| is_on(term)).map(|(index, _)| index);
         // Two conditions on one field are not one: elements of an array may satisfy them apart.
         let (Some(index), None) = (on.next(), on.next()) else {
@@ -79,9 +88,9 @@ fn merge_on(path: &str, branches: Vec<Branch>) -> Vec<Branch> {
     kept
 }
 
-fn values_of(term: &Term) -> Vec<super::term::Literal> {
+fn values_of(term: &Term) -> Vec<Literal> {
     match &term.what {
-        What::In { values, .. } => values.clone(),
+        What::In { values, .. } => values.all.clone(),
         _ => Vec::new(),
     }
 }
@@ -89,7 +98,7 @@ fn values_of(term: &Term) -> Vec<super::term::Literal> {
 /// Without the branches that another one lets through.
 fn absorb(branches: Vec<Branch>) -> Vec<Branch> {
     let mut kept: Vec<Branch> = Vec::with_capacity(branches.len());
-    let mut places: HashMap<Vec<u8>, usize> = HashMap::new();
+    let mut places: HashMap<Key, usize> = HashMap::new();
     for branch in branches {
         match places.get(&branch.key()) {
             Some(same) => kept[*same].queries.extend(branch.queries),

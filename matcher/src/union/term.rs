@@ -1,5 +1,9 @@
-//! A query as a disjunction of conjunctions, and back: terms and branches are compared by their bytes, for the order of keys is part
-//! of a query and documents of the bson crate are equal without it.
+//! A query as a disjunction of conjunctions, and back: terms and branches are compared by keys made of their bytes, for the order of
+//! names is part of a query and documents of the bson crate are equal without it.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::Arc;
 
 use bson::{Bson, Document, RawDocumentBuf, doc};
 
@@ -9,28 +13,39 @@ const HEADS: [&str; 2] = ["operationType", "ns"];
 /// Other fields on which it does (5.1 and later); a condition on another field is decided on the finished event.
 const REWRITTEN: [&str; 6] = ["to", "documentKey", "fullDocument", "clusterTime", "lsid", "txnNumber"];
 
-/// One condition.
+/// What makes a value, a term or a branch this one. A hash, because they are compared so often and may have thousands of values; of
+/// 128 bits, because two that were taken for one would lose events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Key(u64, u64);
+
+/// One condition. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Term {
-    /// What makes it this one.
-    pub key: Vec<u8>,
+    pub key: Key,
     pub what: What,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum What {
     /// The field equals one of these values, as with `$in`.
-    In { path: String, values: Vec<Literal> },
+    In { path: Arc<str>, values: Arc<Values> },
     /// A document of one key, as the server takes it.
-    Other { path: Option<String>, document: Document },
+    Other { path: Option<Arc<str>>, document: Arc<Document> },
     /// One of these, and there are at least two.
-    Or(Vec<Branch>),
+    Or(Arc<[Branch]>),
 }
 
-/// A value and its bytes.
+/// Different values.
+#[derive(Debug)]
+pub(crate) struct Values {
+    /// As they came.
+    pub all: Vec<Literal>,
+    sorted: Vec<Key>,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Literal {
-    pub bytes: Vec<u8>,
+    key: Key,
     pub value: Bson,
 }
 
@@ -45,35 +60,61 @@ pub(crate) struct Branch {
 impl Literal {
     /// `None` when it cannot be written as BSON.
     pub fn new(value: &Bson) -> Option<Literal> {
-        Some(Literal { bytes: encode(&doc! { "": value.clone() })?, value: value.clone() })
+        let bytes = encode(&doc! { "": value.clone() })?;
+        Some(Literal { key: Key::of("value", [&*bytes]), value: value.clone() })
+    }
+}
+
+impl Key {
+    /// Of parts, such that other parts make another key.
+    fn of<'a>(kind: &str, parts: impl IntoIterator<Item = &'a [u8]>) -> Key {
+        let (mut one, mut other) = (DefaultHasher::new(), DefaultHasher::new());
+        other.write_u8(1);
+        let mut both = |bytes: &[u8]| {
+            [&mut one, &mut other].into_iter().for_each(|half| {
+                half.write_usize(bytes.len());
+                half.write(bytes);
+            });
+        };
+        both(kind.as_bytes());
+        parts.into_iter().for_each(both);
+        Key(one.finish(), other.finish())
+    }
+
+    /// Of keys that are sorted.
+    fn of_keys(kind: &str, first: &[u8], keys: &[Key]) -> Key {
+        let bytes: Vec<u8> = keys.iter().flat_map(|key| [key.0.to_le_bytes(), key.1.to_le_bytes()]).flatten().collect();
+        Key::of(kind, [first, &bytes])
+    }
+}
+
+impl Values {
+    fn are_among(&self, more: &Values) -> bool {
+        let mut rest = more.sorted.iter();
+        self.sorted.len() <= more.sorted.len() && self.sorted.iter().all(|key| rest.by_ref().any(|other| other == key))
     }
 }
 
 impl Term {
-    pub fn within(path: &str, values: Vec<Literal>) -> Term {
-        let mut different: Vec<Literal> = Vec::with_capacity(values.len());
-        let mut seen = std::collections::HashSet::new();
-        for value in values {
-            if seen.insert(value.bytes.clone()) {
-                different.push(value);
-            }
-        }
-        let mut sorted: Vec<&[u8]> = different.iter().map(|value| &*value.bytes).collect();
+    pub fn within(path: &str, mut values: Vec<Literal>) -> Term {
+        let mut seen = HashSet::with_capacity(values.len());
+        values.retain(|value| seen.insert(value.key));
+        let mut sorted: Vec<Key> = values.iter().map(|value| value.key).collect();
         sorted.sort_unstable();
-        let key = key(b"in", std::iter::once(path.as_bytes()).chain(sorted));
-        Term { key, what: What::In { path: path.to_owned(), values: different } }
+        let key = Key::of_keys("in", path.as_bytes(), &sorted);
+        Term { key, what: What::In { path: path.into(), values: Arc::new(Values { all: values, sorted }) } }
     }
 
     /// `None` when it cannot be written as BSON.
     pub fn other(path: Option<&str>, document: Document) -> Option<Term> {
-        let key = key(b"as", std::iter::once(&*encode(&document)?));
-        Some(Term { key, what: What::Other { path: path.map(str::to_owned), document } })
+        let key = Key::of("as", [&*encode(&document)?]);
+        Some(Term { key, what: What::Other { path: path.map(Arc::from), document: Arc::new(document) } })
     }
 
     pub fn or(branches: Vec<Branch>) -> Term {
-        let mut keys: Vec<Vec<u8>> = branches.iter().map(Branch::key).collect();
+        let mut keys: Vec<Key> = branches.iter().map(Branch::key).collect();
         keys.sort_unstable();
-        Term { key: key(b"or", keys.iter().map(|key| &**key)), what: What::Or(branches) }
+        Term { key: Key::of_keys("or", b"", &keys), what: What::Or(branches.into()) }
     }
 
     pub fn path(&self) -> Option<&str> {
@@ -81,6 +122,13 @@ impl Term {
             What::In { path, .. } => Some(path),
             What::Other { path, .. } => path.as_deref(),
             What::Or(_) => None,
+        }
+    }
+
+    pub fn as_in(&self) -> Option<(&Arc<str>, &Values)> {
+        match &self.what {
+            What::In { path, values } => Some((path, values)),
+            _ => None,
         }
     }
 
@@ -105,7 +153,7 @@ impl Term {
         match (&self.what, &other.what) {
             _ if self.key == other.key => true,
             (What::In { path, values }, What::In { path: wider, values: more }) => {
-                path == wider && values.iter().all(|value| more.iter().any(|other| other.bytes == value.bytes))
+                path == wider && values.are_among(more)
             }
             (_, What::Or(branches)) => branches.iter().any(|branch| branch.terms.iter().all(|term| self.implies(term))),
             _ => false,
@@ -114,8 +162,8 @@ impl Term {
 
     pub fn render(&self) -> Document {
         match &self.what {
-            What::In { path, values } => render_in(path, values),
-            What::Other { document, .. } => document.clone(),
+            What::In { path, values } => render_in(path, &values.all),
+            What::Other { document, .. } => Document::clone(document),
             What::Or(branches) => render(branches),
         }
     }
@@ -127,16 +175,14 @@ impl Branch {
     }
 
     /// The same for the same terms in any order.
-    pub fn key(&self) -> Vec<u8> {
+    pub fn key(&self) -> Key {
         self.key_without(usize::MAX)
     }
 
-    /// Of all terms but one.
-    pub fn key_without(&self, left_out: usize) -> Vec<u8> {
+    /// Of all terms but one. A sum, which has no order.
+    pub fn key_without(&self, left_out: usize) -> Key {
         let kept = self.terms.iter().enumerate().filter(|(index, _)| *index != left_out);
-        let mut keys: Vec<&[u8]> = kept.map(|(_, term)| &*term.key).collect();
-        keys.sort_unstable();
-        key(b"", keys.into_iter())
+        kept.fold(Key(0, 0), |sum, (_, term)| Key(sum.0.wrapping_add(term.key.0), sum.1.wrapping_add(term.key.1)))
     }
 
     /// Adds a condition, unless it is there.
@@ -154,7 +200,7 @@ impl Branch {
     /// What this costs the server for each event, in branches that are walked through, see [`super::Limits`].
     pub fn weight(&self) -> usize {
         let terms = self.terms.iter().map(|term| match &term.what {
-            What::In { path, values } if first_of(path) == "ns" => values.len() / super::NAMESPACES_PER_BRANCH,
+            What::In { path, values } if first_of(path) == "ns" => values.all.len() / super::NAMESPACES_PER_BRANCH,
             What::Or(branches) => branches.iter().map(Branch::weight).sum(),
             _ => 0,
         });
@@ -238,14 +284,4 @@ pub(crate) fn first_of(path: &str) -> &str {
 /// Bytes of a document, in the order of its keys.
 pub(crate) fn encode(document: &Document) -> Option<Vec<u8>> {
     Some(RawDocumentBuf::try_from(document).ok()?.into_bytes())
-}
-
-/// Parts joined so that other parts make another key.
-fn key<'a>(kind: &[u8], parts: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
-    let mut key = kind.to_vec();
-    for part in parts {
-        key.extend((part.len() as u64).to_le_bytes());
-        key.extend(part);
-    }
-    key
 }

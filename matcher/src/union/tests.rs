@@ -116,6 +116,32 @@ fn too_many_branches_become_coarser_and_stay_right() {
     assert_eq!(Union::of(&nothing).to_match(), None);
 }
 
+#[test]
+fn large_queries_are_put_together_like_small_ones() {
+    // Each lets through what the one before does but for one value, and none is a part of another: each is compared with each.
+    let ids = |first: i64, count: i64| (first..first + count).map(Bson::Int64).collect::<Vec<_>>();
+    let nested =
+        (0..100).map(|k| doc! { "fullDocument.t": { "$in": ids(0, 1000 - k) }, "fullDocument.n": { "$gt": k } });
+    let nested: Vec<Document> = nested.collect();
+    check(&nested, Some(doc! { "fullDocument.t": { "$in": ids(0, 1000) } }));
+    // Parts of one that is larger; what is in the way of a comparison of lengths alone is not.
+    let within = doc! { "fullDocument.t": { "$in": ids(0, 1000) } };
+    let parts = (0..50).map(|k| doc! { "fullDocument.t": { "$in": ids(k, 900) }, "fullDocument.n": k });
+    let parts: Vec<Document> = parts.chain([within.clone()]).collect();
+    check(&parts, Some(within));
+    let beside = [
+        doc! { "fullDocument.t": { "$in": ids(0, 10) } },
+        doc! { "fullDocument.t": { "$in": ids(5, 6) }, "fullDocument.n": { "$gt": 1 } },
+    ];
+    check(&beside, Some(doc! { "$or": beside.to_vec() }));
+    // More fields than there is time for.
+    let field = |name: i32, k: i32| (format!("f{name}"), Bson::from(k >> (name % 6) & 1));
+    let wide: Vec<Document> = (0..64).map(|k| (0..300).map(|name| field(name, k)).collect()).collect();
+    let union = Union::of(&wide);
+    assert!(wide.iter().all(|query| union.covers(query)) && union.fates().iter().all(|fate| fate.coarsened));
+    assert!(union.to_match().is_some_and(|filter| filter.len() == 300), "{:?}", union.to_match());
+}
+
 #[track_caller]
 fn weak(query: Document, left: Option<Document>, dropped: &[&str]) {
     let union = Union::of([&query]);

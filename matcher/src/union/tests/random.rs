@@ -102,7 +102,10 @@ fn negation(random: &mut Random, world: &World) -> Document {
     match random.below(9) {
         0..=3 => doc! { "$ne": one },
         4 => doc! { "$nin": [one, world.scalar(random)] },
-        5 => doc! { "$not": values::regex(pattern, *random.pick(&["", "i", "s"])) },
+        5 => {
+            let options = *random.pick(&["", "i", "s"]);
+            doc! { "$not": values::regex(pattern, options) }
+        }
         6 => doc! { "$not": { "$ne": one } },
         7 => doc! { "$not": { "$elemMatch": { "$nin": [one] } } },
         _ => doc! { "$elemMatch": { "b": { "$ne": one } } },

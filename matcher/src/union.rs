@@ -223,13 +223,10 @@ fn coarsened(branches: &[Branch], fates: &[Fate], level: Level, chosen: &[usize]
     (all, fates)
 }
 
-/// Branches of `$in` alone. Those on the same fields become one: the values of each field in one `$in`.
+/// Branches of `$in` alone, by their paths, which are sorted. Those on the same fields become one: the values of each field in one
+/// `$in`. Of two conditions on one field each has its own.
 #[derive(Default)]
-struct Boxes {
-    /// By their paths, which are sorted.
-    alike: BTreeMap<Vec<Arc<str>>, OneBox>,
-    alone: Vec<Branch>,
-}
+struct Boxes(BTreeMap<Vec<Arc<str>>, OneBox>);
 
 #[derive(Default)]
 struct OneBox {
@@ -242,23 +239,19 @@ impl Boxes {
     fn add(&mut self, branch: Branch) {
         let mut fields: Vec<(&Arc<str>, &Values)> = branch.terms.iter().filter_map(Term::as_in).collect();
         fields.sort_by_key(|(path, _)| *path);
-        // Two conditions on one field are not one.
-        if fields.windows(2).any(|pair| pair[0].0 == pair[1].0) {
-            return self.alone.push(branch);
-        }
         let paths = fields.iter().map(|(path, _)| Arc::clone(path)).collect();
-        let OneBox { values, queries } = self.alike.entry(paths).or_default();
+        let OneBox { values, queries } = self.0.entry(paths).or_default();
         values.resize(fields.len(), Vec::new());
         values.iter_mut().zip(fields).for_each(|(values, (_, more))| values.extend_from_slice(&more.all));
         queries.extend(branch.queries);
     }
 
     fn into_branches(self) -> impl Iterator<Item = Branch> {
-        let boxes = self.alike.into_iter().map(|(paths, OneBox { values, queries })| {
-            let terms = paths.iter().zip(values).map(|(path, values)| Term::within(path, values)).collect();
-            Branch { terms, queries }
-        });
-        boxes.chain(self.alone)
+        self.0.into_iter().map(|(paths, OneBox { values, queries })| {
+            let mut branch = Branch { terms: Vec::with_capacity(paths.len()), queries };
+            paths.iter().zip(values).for_each(|(path, values)| branch.require(Term::within(path, values)));
+            branch
+        })
     }
 }
 
